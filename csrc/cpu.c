@@ -1,0 +1,27 @@
+#include "cpu.h"
+#include <stdatomic.h>
+
+const char *const cpu_names[CPU_LEVELS] = { "baseline", "avx2" };
+
+static atomic_int limit = CPU_LEVELS - 1;
+
+CpuLevel cpu_found(void)
+{
+#ifdef NORMC_HAVE_AVX2 /* __builtin_cpu_supports asks the operating system, too */
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c"))
+        return CPU_AVX2;
+#endif
+    return CPU_BASELINE;
+}
+
+CpuLevel cpu_in_use(void)
+{
+    const CpuLevel found = cpu_found(), highest = (CpuLevel)atomic_load_explicit(&limit, memory_order_relaxed);
+    return highest < found ? highest : found;
+}
+
+void cpu_use(CpuLevel highest)
+{
+    atomic_store_explicit(&limit, (int)highest, memory_order_relaxed);
+}

@@ -1,0 +1,148 @@
+/* Moments -> what is applied, and what a channel reports. Tiny, plain C. */
+#include "elementary.h"
+#include "work.h"
+#include <math.h>
+#include <stdlib.h>
+
+/* Can the arithmetic type carry ((x - hi) - lo) * scale + shift without leaving its range? */
+static int carries(const Work *w, double hi, double var, double rstd)
+{
+    const int f64 = w->t->dtype == F64;
+    const double least = f64 ? 0x1p-1022 : 0x1p-126, most = f64 ? 0x1p1023 : 0x1p127;
+    const double far = f64 ? 0x1p1000 : 0x1p102; /* x - far is finite for every finite x */
+    if (f64 && (var < 0x1p-900 || var > 0x1p1000)) /* squares were lost */
+        return 0;
+    if (fabs(hi) >= far || w->far_bias)
+        return 0;
+    if (rstd == 0)
+        return 1;
+    const double low = w->vector ? rstd : rstd * w->w_min, high = w->vector ? rstd : rstd * w->w_max;
+    return !(rstd < least || low < least || high > most);
+}
+
+/* From a mean in two words and a variance that includes eps. NaN in either: a group of NaN. */
+static Fold fold_stats(const Work *w, double mean, double rest, double var)
+{
+    Fold f = { .rstd = var > 0 ? 1 / sqrt(var) : var == 0 ? 0 : NAN };
+    if (mean != mean || f.rstd != f.rstd)
+        return (Fold){ .rstd = NAN };
+    f.hi = w->t->dtype == F64 ? mean : (double)(float)mean;
+    f.lo = (mean - f.hi) + rest;
+    f.exact = !carries(w, f.hi, var, f.rstd);
+    return f;
+}
+
+Fold fold(const Work *w, const Moment *m)
+{
+    if (m->count == 0)
+        return (Fold){ 0 };
+    return fold_stats(w, m->hi, m->lo, m->m2 / m->count + w->job->eps);
+}
+
+/* Evaluation: every channel's own. */
+void fold_given(const Work *w, ptrdiff_t channels, Fold *f)
+{
+    for (ptrdiff_t c = 0; c < channels; c++)
+        f[c] = fold_stats(w, w->job->given_mean[c], 0, w->job->given_var[c] + w->job->eps);
+}
+
+static double variance(const Moment *m, int correction)
+{
+    return m->m2 / (m->count - correction);
+}
+
+/* Moments of n groups of equal count, every step-th of m: mean = m[0].hi + rest, and the variance of all
+ * where a group's own has the given correction. */
+typedef struct {
+    double rest, var;
+} Pooled;
+
+static Pooled pool(const Moment *m, ptrdiff_t n, ptrdiff_t step, int correction)
+{
+    double rest = 0, var = 0;
+    for (ptrdiff_t i = 0; i < n; i++)
+        rest += (m[i * step].hi - m[0].hi) + m[i * step].lo;
+    rest /= (double)n;
+    for (ptrdiff_t i = 0; i < n; i++) {
+        const double d = ((m[i * step].hi - m[0].hi) + m[i * step].lo) - rest;
+        var += d * d + variance(&m[i * step], m[i * step].count > 1 ? correction : 0);
+    }
+    return (Pooled){ rest, var / (double)n };
+}
+
+static void softmax(const double *logits, int n, double *share)
+{
+    double top = logits[0], total = 0;
+    for (int i = 1; i < n; i++)
+        top = logits[i] > top ? logits[i] : top;
+    for (int i = 0; i < n; i++)
+        total += share[i] = norm_exp(logits[i] - top);
+    for (int i = 0; i < n; i++)
+        share[i] /= total;
+}
+
+/* One group's share of the three, about its own mean so that nothing cancels. */
+static Fold blend_group(const Work *w, const Moment *own, const double *mean, const double *var,
+                        double layer_move, double layer_var, double batch_move, double batch_var)
+{
+    const double move = mean[1] * (layer_move - own->lo) + mean[2] * (batch_move - own->lo);
+    const double hi = own->hi + move, part = hi - own->hi;
+    const double rest = (own->hi - (hi - part)) + (move - part);
+    const double own_var = variance(own, own->count > 1 ? w->job->correction : 0);
+    return fold_stats(w, hi, rest + own->lo, var[0] * own_var + var[1] * layer_var + var[2] * batch_var + w->job->eps);
+}
+
+int blend(const Work *w, const Grid *g, const Moment *m, Fold *f, ChannelStat *channels)
+{
+    const Job *job = w->job;
+    const Logits *l = &job->logits;
+    double mean[3] = { 0 }, var[3] = { 0 };
+    Pooled *batch = malloc((size_t)g->channels * sizeof *batch);
+    if (!batch)
+        return -1;
+    softmax(l->mean, l->n, mean + 3 - l->n);
+    softmax(l->var, l->n, var + 3 - l->n);
+    for (ptrdiff_t c = 0; c < g->channels; c++) {
+        const Moment *first = &m[c * g->channel_step];
+        batch[c] = pool(first, g->instances, g->instance_step, job->correction);
+        if (channels)
+            channels[c] = (ChannelStat){ first->hi + batch[c].rest, batch[c].var,
+                                         (double)g->instances * first->count < 2 };
+    }
+    for (ptrdiff_t n = 0; n < g->instances; n++) {
+        const Moment *row = &m[n * g->instance_step];
+        const Pooled layer = pool(row, g->channels, g->channel_step, job->correction);
+        for (ptrdiff_t c = 0; c < g->channels; c++) {
+            const Moment *own = &row[c * g->channel_step];
+            const double layer_move = (row->hi - own->hi) + layer.rest;
+            const double batch_move = job->given_mean ? job->given_mean[c] - own->hi
+                                                      : (m[c * g->channel_step].hi - own->hi) + batch[c].rest;
+            f[own - m] = blend_group(w, own, mean, var, layer_move, layer.var, batch_move,
+                                     job->given_mean ? job->given_var[c] : batch[c].var);
+        }
+    }
+    free(batch);
+    return 0;
+}
+
+void report(const Work *w, const Grid *g, const Moment *m, ChannelStat *channels)
+{
+    for (ptrdiff_t c = 0; c < g->channels; c++) {
+        ChannelStat s = { 0 };
+        double used = 0;
+        for (ptrdiff_t n = 0; n < g->instances; n++) {
+            const Moment *own = &m[n * g->instance_step + c * g->channel_step];
+            if (own->count < 2)
+                continue;
+            s.mean += own->hi + own->lo;
+            s.var += variance(own, w->job->correction);
+            used += 1;
+        }
+        s.keep = used == 0;
+        if (used > 1) {
+            s.mean /= used;
+            s.var /= used;
+        }
+        channels[c] = s;
+    }
+}

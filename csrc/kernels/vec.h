@@ -1,0 +1,114 @@
+/* Vectors of the native width, by GNU C; the few intrinsics are here. Included once per translation
+ * unit: the unit's flags choose the width. */
+#ifndef NORMC_VEC_H
+#define NORMC_VEC_H
+#include "../kernels.h"
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+#if defined(__x86_64__) || defined(__i386__)
+#include <immintrin.h>
+#endif
+
+#ifdef __AVX2__
+enum { VB = 32 };
+#else
+enum { VB = 16 };
+#endif
+enum { DW = VB / 8, NV = LANES / DW }; /* doubles in a vector, vectors that hold the lanes */
+
+#define INLINE static inline __attribute__((always_inline))
+#define UNROLL _Pragma("GCC unroll 16")
+#define CAT_(a, b) a##_##b
+#define CAT(a, b) CAT_(a, b)
+
+typedef double vd __attribute__((vector_size(VB)));
+typedef float vf __attribute__((vector_size(VB)));
+typedef float vh __attribute__((vector_size(VB / 2))); /* as many floats as vd has doubles */
+typedef int32_t vi __attribute__((vector_size(VB)));
+
+INLINE vd load_vd(const double *p)
+{
+    vd v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+INLINE void store_vd(double *p, vd v)
+{
+    memcpy(p, &v, sizeof v);
+}
+INLINE vf load_vf(const float *p)
+{
+    vf v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+INLINE void store_vf(float *p, vf v)
+{
+    memcpy(p, &v, sizeof v);
+}
+
+/* DW elements as doubles. */
+INLINE vd widen_f64(const double *p)
+{
+    return load_vd(p);
+}
+INLINE vd widen_f32(const float *p)
+{
+#if defined(__SSE2__) && !defined(__AVX2__)
+    return (vd)_mm_cvtps_pd(_mm_castsi128_ps(_mm_loadl_epi64((const __m128i *)(const void *)p)));
+#else
+    vh v;
+    memcpy(&v, p, sizeof v);
+    return __builtin_convertvector(v, vd);
+#endif
+}
+
+/* q + v * v where the product is exact, so that fusing changes no bit. */
+INLINE vd add_exact_square(vd q, vd v)
+{
+#ifdef __FMA__
+    return (vd)_mm256_fmadd_pd((__m256d)v, (__m256d)v, (__m256d)q);
+#else
+    return q + v * v;
+#endif
+}
+
+INLINE vf sqrt_vf(vf v)
+{
+#if defined(__AVX2__)
+    return (vf)_mm256_sqrt_ps((__m256)v);
+#elif defined(__SSE2__)
+    return (vf)_mm_sqrt_ps((__m128)v);
+#else
+    for (int i = 0; i < VB / 4; i++)
+        v[i] = sqrtf(v[i]);
+    return v;
+#endif
+}
+INLINE vd sqrt_vd(vd v)
+{
+#if defined(__AVX2__)
+    return (vd)_mm256_sqrt_pd((__m256d)v);
+#elif defined(__SSE2__)
+    return (vd)_mm_sqrt_pd((__m128d)v);
+#else
+    for (int i = 0; i < DW; i++)
+        v[i] = sqrt(v[i]);
+    return v;
+#endif
+}
+
+/* The lanes as one double: 8 + 8, 4 + 4, 2 + 2, 1 + 1. */
+INLINE double fold_lanes(const vd *lanes)
+{
+    vd d[NV];
+    UNROLL for (int j = 0; j < NV; j++) d[j] = lanes[j];
+    UNROLL for (int h = NV / 2; h; h /= 2) UNROLL for (int j = 0; j < h; j++) d[j] += d[j + h];
+#if defined(__AVX2__)
+    return (d[0][0] + d[0][2]) + (d[0][1] + d[0][3]);
+#else
+    return d[0][0] + d[0][1];
+#endif
+}
+#endif

@@ -1,0 +1,144 @@
+/* LocalResponseNorm: a window over channels, so every row of a tile is walked channel by channel. Tiles
+ * are columns of whatever axis is nearest. Rows that are not dense, or that y will overwrite, go
+ * through a ring of as many rows as the window has. */
+#include "cpu.h"
+#include "elementary.h"
+#include "threads.h"
+#include "work.h"
+#include <math.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+
+typedef struct {
+    Work w;
+    const Window *job;
+    ptrdiff_t width, tiles, slots; /* columns of a tile, tiles of a row of columns, rows of the ring */
+    int ring;
+    double alpha; /* of one element */
+    Power power;
+    atomic_int failed;
+} Lrn;
+
+static double element(const Work *w, const void *row, ptrdiff_t i)
+{
+    return w->t->dtype == F64 ? ((const double *)row)[i] : (double)((const float *)row)[i];
+}
+
+/* One row in double, squares scaled by a power of two: any beta, any magnitude. */
+static void wide_row(const Lrn *l, const void *x, void *y, ptrdiff_t n, const void *const *window, ptrdiff_t size)
+{
+    const Window *job = l->job;
+    for (ptrdiff_t i = 0; i < n; i++) {
+        double most = 0, sum = 0;
+        int e = 0;
+        for (ptrdiff_t j = 0; j < size; j++)
+            most = fmax(most, fabs(element(&l->w, window[j], i)));
+        if (l->w.t->dtype == F64 && most < INFINITY)
+            (void)frexp(most, &e);
+        if (e < 400 && (e > -400 || job->k != 0)) /* the squares need no help */
+            e = 0;
+        for (ptrdiff_t j = 0; j < size; j++) {
+            const double v = ldexp(element(&l->w, window[j], i), -e);
+            sum += v * v;
+        }
+        const double s = ldexp(job->k, -2 * e) + l->alpha * sum;
+        const double r = norm_pow(element(&l->w, x, i), s, 2 * e, -job->beta);
+        if (l->w.t->dtype == F64)
+            ((double *)y)[i] = r;
+        else
+            ((float *)y)[i] = (float)r;
+    }
+}
+
+/* The row of channel c, from `rows` held or read; window and scratch are the item's. */
+static void one_row(const Lrn *l, const ptrdiff_t at[STEPS], ptrdiff_t c, ptrdiff_t width, const void *const *rows,
+                    const void **window, Scratch *scratch)
+{
+    const Window *job = l->job;
+    const Plan *p = &l->w.plan;
+    const ptrdiff_t from = c < job->before ? 0 : c - job->before;
+    const ptrdiff_t room = p->n - (c - job->before), end = room > job->size ? c - job->before + job->size : p->n;
+    const void *x = rows[c % l->slots];
+    ptrdiff_t here[STEPS] = { [Y] = at[Y] };
+    int wide = l->power == POW_OTHER;
+    for (ptrdiff_t j = from; j < end; j++)
+        window[j - from] = rows[j % l->slots];
+    locate(p->inner, p->ninner, c, here);
+    void *y = p->pack ? (void *)scratch : (void *)(l->w.t->y + here[Y]);
+    if (!wide)
+        l->w.kernels->lrn_rows(x, y, width, window, end - from, job->k, l->alpha, l->power, &wide);
+    if (wide)
+        wide_row(l, x, y, width, window, end - from);
+    if (p->pack)
+        move_cols(&l->w, OUT, at, 0, c, 1, width, scratch, NULL, NULL);
+}
+
+static void lrn_item(void *context, ptrdiff_t item)
+{
+    Lrn *l = context;
+    const Window *job = l->job;
+    const Plan *p = &l->w.plan;
+    const Loop *columns = &p->kept[p->nkept - 1];
+    const ptrdiff_t from = item % l->tiles * l->width, left = columns->n - from;
+    const ptrdiff_t width = left < l->width ? left : l->width, pitch = l->width * arithsize(l->w.t->dtype);
+    const ptrdiff_t after = job->size - 1 - job->before;
+    Scratch scratch;
+    ptrdiff_t at[STEPS] = { 0 };
+    char *ring = l->ring ? malloc((size_t)(l->slots * pitch)) : NULL;
+    const void **rows = malloc((size_t)l->slots * 2 * sizeof *rows);
+    if (!rows || (l->ring && !ring)) {
+        atomic_store(&l->failed, 1);
+        goto done;
+    }
+    locate(p->kept, p->nkept - 1, item / l->tiles, at);
+    locate(columns, 1, from, at);
+    for (ptrdiff_t c = 0, read = 0; c < p->n; c++) {
+        for (; read < p->n && read - after <= c; read++) {
+            ptrdiff_t here[STEPS] = { [X] = at[X] };
+            locate(p->inner, p->ninner, read, here);
+            char *slot = l->ring ? ring + read % l->slots * pitch : NULL;
+            rows[read % l->slots] = l->ring ? slot : l->w.t->x + here[X];
+            if (l->ring)
+                move_cols(&l->w, IN, at, 0, read, 1, width, (Scratch *)(void *)slot, NULL, NULL);
+        }
+        one_row(l, at, c, width, rows, rows + l->slots, &scratch);
+    }
+done:
+    free(ring);
+    free(rows);
+}
+
+static Power power_of(const Window *job, double alpha)
+{
+    if (!(fabs(alpha) < 0x1p10)) /* the kernels' float squares may be lost below it */
+        return POW_OTHER;
+    return job->beta == 0.75 ? POW_THREE_QUARTERS : job->beta == 0.5 ? POW_HALF : job->beta == 1 ? POW_ONE : POW_OTHER;
+}
+
+int lrn_forward(const Window *job)
+{
+    enum { WIDTH = 1024, RING = 1 << 18 };
+    Loop axes[MAXLOOPS];
+    char shared[MAXLOOPS];
+    const Tensors *t = &job->t;
+    Lrn l = { .w = { .t = t, .kernels = kernels(t->dtype) }, .job = job, .alpha = job->alpha / (double)job->size };
+    for (int i = 0; i < t->ndim; i++) {
+        axes[i] = axis_loop(t, i);
+        shared[i] = i == job->axis;
+    }
+    plan_make(&l.w.plan, t->ndim, axes, shared, t);
+    plan_columns(&l.w.plan, t);
+    if (l.w.plan.groups == 0 || l.w.plan.n == 0)
+        return 0;
+    const ptrdiff_t columns = l.w.plan.kept[l.w.plan.nkept - 1].n;
+    l.power = power_of(job, l.alpha);
+    l.ring = l.w.plan.pack || t->x == t->y;
+    l.slots = job->size < l.w.plan.n ? job->size : l.w.plan.n;
+    l.width = RING / arithsize(t->dtype) / l.slots / LANES * LANES;
+    l.width = l.width < LANES ? LANES : l.width > WIDTH ? WIDTH : l.width;
+    l.tiles = (columns + l.width - 1) / l.width;
+    const FpState saved = fp_enter();
+    parallel(l.w.plan.groups / columns * l.tiles, lrn_item, &l);
+    fp_leave(saved);
+    return atomic_load(&l.failed) ? -1 : 0;
+}

@@ -1,0 +1,280 @@
+/* The table of norms, and the two drivers. */
+#include "norm.h"
+#include "cpu.h"
+#include "threads.h"
+#include "work.h"
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+
+/* Which elements share a mean, and along what the weight runs. The channel norms see x as (N, C, P),
+ * wherever the channel axis stands; the others share the axes that the job names. */
+static const struct {
+    char channels;         /* (N, C, P); else the job's axes, along which the weight runs */
+    char over_n, over_p;   /* which of them share */
+    char split;            /* C is num_groups groups of channels, which share */
+    char centred, blended; /* blended: between take and apply, instance, layer and batch */
+} table[NORMS] = {
+    [BATCH] = { .channels = 1, .over_n = 1, .over_p = 1, .centred = 1 },
+    [INSTANCE] = { .channels = 1, .over_p = 1, .centred = 1 },
+    [GROUP] = { .channels = 1, .over_p = 1, .split = 1, .centred = 1 },
+    [SWITCHABLE] = { .channels = 1, .over_p = 1, .centred = 1, .blended = 1 },
+    [LAYER] = { .centred = 1 },
+    [RMS] = { .centred = 0 },
+};
+
+/* ---- axes ------------------------------------------------------------------------------------ */
+
+/* (N, C, P): the first axis that is not the channels, the channels, the rest. */
+static int channel_axes(const Job *job, Loop *axes, char *shared)
+{
+    int n = 0, first = 1;
+    for (int i = 0; i < job->t.ndim; i++) {
+        if (i == job->axis)
+            continue;
+        axes[n] = axis_loop(&job->t, i);
+        shared[n++] = first ? table[job->kind].over_n : table[job->kind].over_p;
+        if (!first)
+            continue;
+        first = 0;
+        axes[n] = axis_loop(&job->t, job->axis);
+        axes[n].step[PARAM] = 1;
+        shared[n++] = 0;
+        if (table[job->kind].split) { /* (C) -> (groups, C / groups) */
+            axes[n] = axes[n - 1];
+            axes[n].n /= job->num_groups;
+            shared[n++] = 1;
+            axes[n - 2].n = job->num_groups;
+            for (int s = 0; s < STEPS; s++)
+                axes[n - 2].step[s] *= axes[n - 1].n;
+        }
+    }
+    return n;
+}
+
+static int named_axes(const Job *job, Loop *axes, char *shared)
+{
+    ptrdiff_t along = 1;
+    for (int i = job->t.ndim - 1; i >= 0; i--) {
+        axes[i] = axis_loop(&job->t, i);
+        shared[i] = job->reduce[i];
+        if (shared[i]) {
+            axes[i].step[PARAM] = along;
+            along *= axes[i].n;
+        }
+    }
+    return job->t.ndim;
+}
+
+/* Statistics are stored in the order of the kept axes as they stand in x: where the channels come first,
+ * (C, N). */
+static void number_statistics(const Job *job, int naxes, Loop *axes, const char *shared)
+{
+    const int channels_first = table[job->kind].channels && job->axis == 0 && !shared[0];
+    ptrdiff_t along = 1;
+    for (int i = naxes - 1; i >= 0; i--)
+        if (!shared[i] && !(channels_first && i == 1)) {
+            axes[i].step[STAT] = along;
+            along *= axes[i].n;
+        }
+    if (channels_first)
+        axes[1].step[STAT] = along;
+}
+
+static Grid grid(const Job *job, ptrdiff_t groups)
+{
+    const ptrdiff_t channels = job->t.shape[job->axis], instances = groups / channels;
+    return job->axis == 0 ? (Grid){ instances, channels, 1, instances } : (Grid){ instances, channels, channels, 1 };
+}
+
+/* ---- one call's work ---------------------------------------------------------------------------- */
+
+static void weight_range(Work *w, ptrdiff_t n)
+{
+    w->w_min = INFINITY;
+    w->w_max = 0;
+    for (ptrdiff_t i = 0; i < n; i++) {
+        const double v = fabs(parameter(w, w->weight, i, 0));
+        w->w_max = v > w->w_max && v < INFINITY ? v : w->w_max;
+        w->w_min = v > 0 && v < w->w_min ? v : w->w_min;
+    }
+}
+
+/* By their bits, so that the loop is one of integers. */
+static int any_far(const Work *w, const void *values, ptrdiff_t n)
+{
+    typedef uint32_t __attribute__((may_alias)) bits32;
+    typedef uint64_t __attribute__((may_alias)) bits64;
+    const bits32 *f32 = values;
+    const bits64 *f64 = values;
+    int far = 0;
+    if (w->t->dtype == F64)
+        for (ptrdiff_t i = 0; i < n; i++)
+            far |= (f64[i] << 1) >> 53 >= 1000 + 1023;
+    else
+        for (ptrdiff_t i = 0; i < n; i++)
+            far |= (f32[i] << 1) >> 24 >= 102 + 127;
+    return far;
+}
+
+/* Both parameters or neither along the elements of a run: what is missing is filled into *owned. */
+static int parameters_of(Work *w, ptrdiff_t n, void **owned)
+{
+    const Job *job = w->job;
+    w->weight = job->weight;
+    w->bias = job->bias;
+    w->vector = w->plan.vector && (job->weight || job->bias);
+    if (w->vector && !(job->weight && job->bias)) {
+        const int f64 = job->t.dtype == F64;
+        *owned = calloc((size_t)n, (size_t)arithsize(job->t.dtype));
+        if (!*owned)
+            return -1;
+        for (ptrdiff_t i = 0; !job->weight && i < n; i++)
+            if (f64)
+                ((double *)*owned)[i] = 1;
+            else
+                ((float *)*owned)[i] = 1;
+        if (job->weight)
+            w->bias = *owned;
+        else
+            w->weight = *owned;
+    }
+    w->w_min = w->w_max = 1;
+    if (w->weight && !w->vector)
+        weight_range(w, n);
+    w->far_bias = job->bias && any_far(w, job->bias, n);
+    return 0;
+}
+
+static void items_of(Work *w)
+{
+    enum { BATCH_MAX = 16, NEAR = 4096 };
+    const Plan *p = &w->plan;
+    if (p->form == COLS) {
+        const ptrdiff_t columns = p->kept[p->nkept - 1].n;
+        w->batch = TILE;
+        w->tiles = (columns + TILE - 1) / TILE;
+        w->items = p->groups / columns * w->tiles;
+    } else {
+        const ptrdiff_t near = NEAR / (p->runs * p->n);
+        w->batch = near < 1 ? 1 : near > BATCH_MAX ? BATCH_MAX : near;
+        w->items = w->tiles = (p->groups + w->batch - 1) / w->batch;
+    }
+}
+
+/* ---- drivers ------------------------------------------------------------------------------------- */
+
+typedef struct {
+    const Work *w;
+    Moment *moments;   /* by STAT; NULL: not wanted */
+    const Fold *folds; /* by_phase; by STAT, or by PARAM where the statistics are given */
+    int by;
+} Drive;
+
+static ptrdiff_t place(const Work *w, ptrdiff_t group, int operand)
+{
+    ptrdiff_t at[STEPS] = { 0 };
+    locate(w->plan.kept, w->plan.nkept, group, at);
+    return at[operand];
+}
+
+/* Takes an item's moments, and, by_group, applies them while the data are still near. */
+static void take_item(void *context, ptrdiff_t item)
+{
+    const Drive *d = context;
+    const Work *w = d->w;
+    Moment m[TILE];
+    Fold f[TILE];
+    ptrdiff_t first, count;
+    item_groups(w, item, &first, &count);
+    take(w, first, count, m);
+    for (ptrdiff_t g = 0; d->moments && g < count; g++)
+        d->moments[place(w, first + g, STAT)] = m[g];
+    if (!w->t->y || table[w->job->kind].blended)
+        return;
+    for (ptrdiff_t g = 0; g < count; g++)
+        f[g] = fold(w, &m[g]);
+    apply(w, first, count, f);
+}
+
+/* In reverse: what was taken last is still near. */
+static void apply_item(void *context, ptrdiff_t item)
+{
+    const Drive *d = context;
+    Fold f[TILE];
+    ptrdiff_t first, count;
+    item_groups(d->w, d->w->items - 1 - item, &first, &count);
+    for (ptrdiff_t g = 0; g < count; g++)
+        f[g] = d->folds[place(d->w, first + g, d->by)];
+    apply(d->w, first, count, f);
+}
+
+/* Each item's groups are taken, folded and applied before the next. */
+static int by_group(const Work *w)
+{
+    const Job *job = w->job;
+    Moment *own = NULL, *moments = job->moments;
+    if (job->channels && !moments && !(moments = own = malloc((size_t)w->plan.groups * sizeof *own)))
+        return -1;
+    parallel(w->items, take_item, &(Drive){ w, moments, NULL, STAT });
+    if (job->channels) {
+        const Grid g = grid(job, w->plan.groups);
+        report(w, &g, moments, job->channels);
+    }
+    free(own);
+    return 0;
+}
+
+/* Statistics of all groups first, then every group is applied. */
+static int by_phase(const Work *w)
+{
+    const Job *job = w->job;
+    const int blended = table[job->kind].blended;
+    const Grid g = grid(job, w->plan.groups);
+    const ptrdiff_t n = blended ? w->plan.groups : g.channels;
+    Moment *own = NULL, *moments = job->moments;
+    Fold *folds = malloc((size_t)n * sizeof *folds);
+    int failed = !folds || (blended && !moments && !(moments = own = malloc((size_t)n * sizeof *own)));
+    if (!failed && blended) {
+        parallel(w->items, take_item, &(Drive){ w, moments, NULL, STAT });
+        failed = blend(w, &g, moments, folds, job->channels);
+    } else if (!failed) {
+        fold_given(w, n, folds);
+    }
+    if (!failed && job->t.y)
+        parallel(w->items, apply_item, &(Drive){ w, NULL, folds, blended ? STAT : PARAM });
+    free(own);
+    free(folds);
+    return failed ? -1 : 0;
+}
+
+int norm_forward(const Job *job)
+{
+    Loop axes[MAXLOOPS + 1];
+    char shared[MAXLOOPS + 1];
+    Work w = { .t = &job->t, .job = job, .kernels = kernels(job->t.dtype), .centred = table[job->kind].centred };
+    void *owned = NULL;
+    ptrdiff_t params = 1;
+    const int channels = table[job->kind].channels;
+    const int naxes = channels ? channel_axes(job, axes, shared) : named_axes(job, axes, shared);
+    number_statistics(job, naxes, axes, shared);
+    plan_make(&w.plan, naxes, axes, shared, &job->t);
+    if (w.plan.groups == 0 || w.plan.runs * w.plan.n == 0) {
+        for (ptrdiff_t g = 0; job->moments && g < w.plan.groups; g++)
+            job->moments[g] = (Moment){ 0 };
+        for (ptrdiff_t c = 0; job->channels && c < job->t.shape[job->axis]; c++)
+            job->channels[c] = (ChannelStat){ .keep = 1 };
+        return 0;
+    }
+    for (int i = 0; i < naxes; i++)
+        if (axes[i].step[PARAM])
+            params *= axes[i].n;
+    if (parameters_of(&w, params, &owned) < 0)
+        return -1;
+    items_of(&w);
+    const FpState saved = fp_enter();
+    const int failed = table[job->kind].blended || job->given_mean ? by_phase(&w) : by_group(&w);
+    fp_leave(saved);
+    free(owned);
+    return failed;
+}

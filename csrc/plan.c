@@ -1,0 +1,135 @@
+#include "plan.h"
+#include <stdint.h>
+
+static ptrdiff_t magnitude(ptrdiff_t step)
+{
+    return step < 0 ? -step : step;
+}
+
+static int evenly(const Loop *outer, const Loop *inner, int s)
+{
+    return outer->step[s] == inner->step[s] * inner->n;
+}
+
+/* Appends a loop; two that walk as one become one. Extent 1: nothing to walk. */
+static int append(Loop *loops, int n, const Loop *next)
+{
+    if (next->n == 1)
+        return n;
+    int one = n > 0;
+    for (int s = 0; s < STEPS && one; s++)
+        one = evenly(&loops[n - 1], next, s);
+    if (!one) {
+        loops[n] = *next;
+        return n + 1;
+    }
+    const ptrdiff_t total = loops[n - 1].n * next->n;
+    loops[n - 1] = *next;
+    loops[n - 1].n = total;
+    return n;
+}
+
+static ptrdiff_t extent(const Loop *loops, int n)
+{
+    ptrdiff_t total = 1;
+    for (int j = 0; j < n; j++)
+        total *= loops[j].n;
+    return total;
+}
+
+/* Kept axes may be walked in any order: largest step first, so that neighbours end up innermost. */
+static void keep(Plan *p, int naxes, const Loop *axes, const char *shared)
+{
+    Loop sorted[MAXLOOPS];
+    int n = 0;
+    for (int i = 0; i < naxes; i++) {
+        if (shared[i])
+            continue;
+        int j = n++;
+        for (; j && magnitude(sorted[j - 1].step[X]) < magnitude(axes[i].step[X]); j--)
+            sorted[j] = sorted[j - 1];
+        sorted[j] = axes[i];
+    }
+    p->nkept = 0;
+    for (int i = 0; i < n; i++)
+        p->nkept = append(p->kept, p->nkept, &sorted[i]);
+}
+
+/* Shared axes in shape order: the last stretch is the run, what stands before it are the runs. */
+static void share(Plan *p, int naxes, const Loop *axes, const char *shared)
+{
+    int first = naxes, barrier = 0;
+    const Loop *below = NULL;
+    for (int i = naxes - 1; i >= 0; i--) {
+        if (!shared[i]) {
+            barrier = below != NULL;
+        } else if (axes[i].n > 1) {
+            if (barrier || (below && !evenly(&axes[i], below, PARAM)))
+                break;
+            below = &axes[i];
+            first = i;
+        }
+    }
+    p->nrun = p->ninner = 0;
+    for (int i = 0; i < naxes; i++) {
+        if (!shared[i])
+            continue;
+        if (i < first)
+            p->nrun = append(p->run, p->nrun, &axes[i]);
+        else
+            p->ninner = append(p->inner, p->ninner, &axes[i]);
+    }
+    p->vector = below && below->step[PARAM] != 0;
+}
+
+/* Every element at a multiple of its size: arrays and steps. */
+static int aligned(const Plan *p, const Tensors *t)
+{
+    const Loop *const loops[] = { p->kept, p->run, p->inner };
+    const int n[] = { p->nkept, p->nrun, p->ninner };
+    ptrdiff_t bits = (ptrdiff_t)((uintptr_t)t->x | (uintptr_t)t->y);
+    for (int l = 0; l < 3; l++)
+        for (int i = 0; i < n[l]; i++)
+            bits |= loops[l][i].step[X] | loops[l][i].step[Y];
+    return bits % itemsize(t->dtype) == 0;
+}
+
+static int dense(const Loop *l, const Tensors *t)
+{
+    const ptrdiff_t size = itemsize(t->dtype);
+    return !l || (l->step[X] == size && (!t->y || l->step[Y] == size));
+}
+
+static const Loop *last(const Loop *loops, int n)
+{
+    return n ? &loops[n - 1] : NULL;
+}
+
+/* The kernels of a form walk floats and doubles whose innermost loop is dense. */
+static void choose(Plan *p, const Tensors *t, Form form)
+{
+    const int dense_enough = form == COLS ? dense(last(p->kept, p->nkept), t)
+                                          : dense(last(p->inner, p->ninner), t) && p->nrun <= 1;
+    p->form = form;
+    p->pack = !(dense_enough && p->ninner <= 1 && t->dtype >= F32 && !t->swapped && !t->mask && aligned(p, t));
+}
+
+void plan_make(Plan *p, int naxes, const Loop *axes, const char *shared, const Tensors *t)
+{
+    enum { COLS_MIN = 8 }; /* fewer columns leave most of a vector empty */
+    keep(p, naxes, axes, shared);
+    share(p, naxes, axes, shared);
+    p->groups = extent(p->kept, p->nkept);
+    p->runs = extent(p->run, p->nrun);
+    p->n = extent(p->inner, p->ninner);
+    const Loop *row = last(p->inner, p->ninner), *col = last(p->kept, p->nkept);
+    const int nearer = col && (!row || (!dense(row, t) && magnitude(col->step[X]) < magnitude(row->step[X])));
+    choose(p, t, nearer && col->n >= COLS_MIN ? COLS : ROWS);
+}
+
+void plan_columns(Plan *p, const Tensors *t)
+{
+    if (!p->nkept)
+        p->kept[p->nkept++] = (Loop){ .n = 1 };
+    choose(p, t, COLS);
+}

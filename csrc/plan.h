@@ -1,0 +1,59 @@
+/* Shape, strides, and the axes that share statistics -> a few nested loops of plain integers.
+ *
+ * A group is what shares one mean: `runs` runs of n elements. Shape and axes alone define them, and
+ * with them the order of every sum; strides only choose the form in which memory is walked:
+ *
+ *   ROWS  the elements of a run are neighbours, or at least nearer than the groups are
+ *   COLS  groups are neighbours (channels-last BatchNorm, channels-first LayerNorm)
+ *   pack  in either form: pieces go through scratch first, widened, native and dense
+ */
+#ifndef NORMC_PLAN_H
+#define NORMC_PLAN_H
+#include "tensor.h"
+
+/* What a step moves along: three arrays in bytes, the parameters in elements, the statistics in groups. */
+enum { X, Y, MASK, PARAM, STAT, STEPS };
+
+typedef struct {
+    ptrdiff_t n, step[STEPS];
+} Loop;
+
+typedef enum { ROWS, COLS } Form;
+
+enum { MAXLOOPS = MAXD + 1 }; /* a channel axis may be split in two */
+
+typedef struct {
+    Form form;
+    int pack;
+    int nkept, nrun, ninner; /* loops of extent 1 are dropped; COLS: the last kept loop is the columns */
+    Loop kept[MAXLOOPS], run[MAXLOOPS], inner[MAXLOOPS];
+    ptrdiff_t groups, runs, n;
+    int vector; /* the parameters run along the elements of a run, one by one */
+} Plan;
+
+/* axes: outermost first; shared[i]: axis i belongs to the group. STAT steps of shared axes are 0.
+ * A run is the longest stretch of neighbouring shared axes along which the parameters move evenly;
+ * kept axes end a stretch even if their extent is 1, so that a batch of one sums as any other. */
+void plan_make(Plan *, int naxes, const Loop *axes, const char *shared, const Tensors *);
+
+/* An axis of t as a loop: no parameters, no statistics. */
+static inline Loop axis_loop(const Tensors *t, int i)
+{
+    return (Loop){ .n = t->shape[i],
+                   .step = { [X] = t->xstep[i], [Y] = t->y ? t->ystep[i] : 0, [MASK] = t->mask ? t->mstep[i] : 0 } };
+}
+
+/* Walks columns whatever is nearest: for what has no sums, and so no order to keep. */
+void plan_columns(Plan *, const Tensors *);
+
+/* Adds to `at` the place of index i of nested loops. */
+static inline void locate(const Loop *loops, int nloops, ptrdiff_t i, ptrdiff_t at[STEPS])
+{
+    for (int j = nloops - 1; j >= 0; j--) {
+        const ptrdiff_t here = j ? i % loops[j].n : i;
+        for (int s = 0; s < STEPS; s++)
+            at[s] += here * loops[j].step[s];
+        i = j ? i / loops[j].n : 0;
+    }
+}
+#endif
