@@ -94,9 +94,9 @@ static void apply_strip(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t run,
 /* Backwards: what was read last is still near. */
 static void apply_tile(const Work *w, ptrdiff_t first, ptrdiff_t width, const Fold *f)
 {
-    enum { STRIP = 64 };
+    enum { NEAR = 64 };
     const Plan *p = &w->plan;
-    const ptrdiff_t strip = p->pack ? BLOCK / width : STRIP;
+    const ptrdiff_t strip = p->pack ? BLOCK / width : NEAR;
     TileParams params;
     ptrdiff_t at[STEPS] = { 0 }, param = -1;
     locate(p->kept, p->nkept, first, at);

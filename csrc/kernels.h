@@ -10,6 +10,7 @@
  * Squares of doubles are not exact, so their lanes are kept short (DESIGN.md, numbers): a sum of
  * equal terms errs by at most 5.4 u of itself. */
 enum { LANES = 16, BLOCK = 4096, BLOCK_F64 = 256 };
+enum { STRIP = 256 }; /* rows of a tile of columns that are taken together: their lines stay in L2 */
 enum { TILE = 128 }; /* columns of one call at most, lanes of a tile are LANES rows of TILE */
 
 static inline ptrdiff_t block(Dtype t)

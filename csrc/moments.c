@@ -56,7 +56,6 @@ static void sums_rows(const Work *w, ptrdiff_t group, double k, Sums *s)
 static void take_strips(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t run, ptrdiff_t i, ptrdiff_t n,
                         ptrdiff_t width, const double *k, double *lanes, double *included)
 {
-    enum { STRIP = 256 };
     const Plan *p = &w->plan;
     const Tensors *t = w->t;
     const ptrdiff_t step = p->ninner ? p->inner[0].step[X] : 0;

@@ -148,7 +148,7 @@ static int parameters_of(Work *w, ptrdiff_t n, void **owned)
 
 static void items_of(Work *w)
 {
-    enum { BATCH_MAX = 16, NEAR = 4096 };
+    enum { BATCH_MAX = 16, NEAR = 2048 };
     const Plan *p = &w->plan;
     if (p->form == COLS) {
         const ptrdiff_t columns = p->kept[p->nkept - 1].n;

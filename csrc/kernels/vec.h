@@ -55,7 +55,9 @@ INLINE vd widen_f64(const double *p)
 }
 INLINE vd widen_f32(const float *p)
 {
-#if defined(__SSE2__) && !defined(__AVX2__)
+#if defined(__AVX2__) /* gcc 12 converts in halves by itself */
+    return (vd)_mm256_cvtps_pd(_mm_loadu_ps(p));
+#elif defined(__SSE2__)
     return (vd)_mm_cvtps_pd(_mm_castsi128_ps(_mm_loadl_epi64((const __m128i *)(const void *)p)));
 #else
     vh v;

@@ -1,0 +1,210 @@
+#include "arguments.h"
+
+#include <math.h>
+
+static int unknown_keyword(const Signature *s, const char *function, PyObject *keyword)
+{
+    const int first = PyUnicode_Compare(keyword, s->names[0]) == 0;
+    PyErr_Format(PyExc_TypeError,
+                 first ? "%s() takes %R as a positional argument only"
+                       : "%s() got an unexpected keyword argument %R",
+                 function, keyword);
+    return -1;
+}
+
+/* Call sites intern their keywords, so identity nearly always decides. */
+static int find_keyword(const Signature *s, PyObject *keyword)
+{
+    for (int i = 1; i < s->count; i++)
+        if (s->names[i] == keyword)
+            return i;
+    for (int i = 1; i < s->count; i++)
+        if (PyUnicode_Compare(s->names[i], keyword) == 0)
+            return i;
+    return -1;
+}
+
+int parse(const State *state, SignatureId id, const char *function, PyObject *const *args,
+          Py_ssize_t nargs, PyObject *kwnames, int count, PyObject **values)
+{
+    const Signature *s = &state->signatures[id];
+    if (s->count != count) {
+        PyErr_Format(PyExc_SystemError, "%s(): normc._docs does not match normc._core", function);
+        return -1;
+    }
+    if (nargs > s->positional) {
+        PyErr_Format(PyExc_TypeError, "%s() takes at most %d positional argument%s (%zd given)",
+                     function, s->positional, s->positional == 1 ? "" : "s", nargs);
+        return -1;
+    }
+    for (int i = 0; i < count; i++)
+        values[i] = i < nargs ? args[i] : NULL;
+    const Py_ssize_t nkeywords = kwnames ? PyTuple_GET_SIZE(kwnames) : 0;
+    for (Py_ssize_t k = 0; k < nkeywords; k++) {
+        PyObject *keyword = PyTuple_GET_ITEM(kwnames, k);
+        const int i = find_keyword(s, keyword);
+        if (i < 0)
+            return unknown_keyword(s, function, keyword);
+        if (values[i]) {
+            PyErr_Format(PyExc_TypeError, "%s() got multiple values for argument %R", function,
+                         keyword);
+            return -1;
+        }
+        values[i] = args[nargs + k];
+    }
+    for (int i = 0; i < count; i++) {
+        if (values[i] == NULL)
+            values[i] = s->defaults[i];
+        if (values[i] == NULL) {
+            PyErr_Format(PyExc_TypeError, "%s() missing required argument %R", function,
+                         s->names[i]);
+            return -1;
+        }
+    }
+    return 0;
+}
+
+static int wrong_type(const char *name, const char *expected, PyObject *o)
+{
+    PyErr_Format(PyExc_TypeError, "%s must be %s, not %s", name, expected, Py_TYPE(o)->tp_name);
+    return -1;
+}
+
+/* NumPy would drop imaginary parts with no more than a warning, and read numbers out of strings. */
+static int is_real(PyObject *o)
+{
+    if (PyComplex_Check(o) || PyArray_IsScalar(o, ComplexFloating))
+        return 0;
+    if (PyArray_Check(o)) {
+        const int type = PyArray_TYPE((PyArrayObject *)o);
+        return PyArray_NDIM((PyArrayObject *)o) == 0 && !PyTypeNum_ISCOMPLEX(type) &&
+               (PyTypeNum_ISNUMBER(type) || PyTypeNum_ISBOOL(type) || PyTypeNum_ISUSERDEF(type));
+    }
+    const PyNumberMethods *number = Py_TYPE(o)->tp_as_number;
+    return number && (number->nb_float || number->nb_index);
+}
+
+int as_double(PyObject *o, const char *name, double *value)
+{
+    if (PyFloat_CheckExact(o)) {
+        *value = PyFloat_AS_DOUBLE(o);
+        return 0;
+    }
+    if (!is_real(o))
+        return wrong_type(name, "a real number", o);
+    *value = PyFloat_AsDouble(o);
+    if (*value != -1.0 || !PyErr_Occurred())
+        return 0;
+    if (PyErr_ExceptionMatches(PyExc_OverflowError)) {
+        PyErr_Clear();
+        PyErr_Format(PyExc_ValueError, "%s must fit a double, but got %R", name, o);
+    }
+    return -1;
+}
+
+static int wrong_value(const char *name, const char *expected, PyObject *o)
+{
+    PyErr_Format(PyExc_ValueError, "%s must be %s, but got %S", name, expected, o);
+    return -1;
+}
+
+int as_finite(PyObject *o, const char *name, double *value)
+{
+    if (as_double(o, name, value) < 0)
+        return -1;
+    return isfinite(*value) ? 0 : wrong_value(name, "finite", o);
+}
+
+int as_eps(PyObject *o, double *value)
+{
+    if (as_double(o, "eps", value) < 0)
+        return -1;
+    return *value >= 0 ? 0 : wrong_value("eps", "non-negative", o);
+}
+
+int as_size(PyObject *o, const char *name, Py_ssize_t *value)
+{
+    if (!PyIndex_Check(o))
+        return wrong_type(name, "an integer", o);
+    *value = PyNumber_AsSsize_t(o, NULL);
+    return *value == -1 && PyErr_Occurred() ? -1 : 0;
+}
+
+int as_bool(PyObject *o, const char *name, int *value)
+{
+    if (PyBool_Check(o)) {
+        *value = o == Py_True;
+        return 0;
+    }
+    if (!PyArray_IsScalar(o, Bool) && !PyLong_Check(o))
+        return wrong_type(name, "a bool", o);
+    *value = PyObject_IsTrue(o);
+    return *value < 0 ? -1 : 0;
+}
+
+int as_correction(PyObject *o, int *value)
+{
+    Py_ssize_t n;
+    if (as_size(o, "correction", &n) < 0)
+        return -1;
+    if (n != 0 && n != 1)
+        return wrong_value("correction", "0 or 1", o);
+    *value = (int)n;
+    return 0;
+}
+
+int as_sizes(PyObject *o, const char *name, Sizes *sizes)
+{
+    sizes->n = -1;
+    if (o == Py_None)
+        return 0;
+    if (PyIndex_Check(o)) {
+        sizes->n = 1;
+        return as_size(o, name, &sizes->values[0]);
+    }
+    if (!PySequence_Check(o) || PyUnicode_Check(o) || PyBytes_Check(o))
+        return wrong_type(name, "an integer or a tuple of integers", o);
+    PyObject *items = PySequence_Tuple(o);
+    if (items == NULL)
+        return -1;
+    int status = 0;
+    const Py_ssize_t n = PyTuple_GET_SIZE(items);
+    if (n > MAXD) {
+        PyErr_Format(PyExc_ValueError, "%s has %zd entries, more than an array has axes", name, n);
+        status = -1;
+    }
+    for (Py_ssize_t i = 0; i < n && status == 0; i++)
+        status = as_size(PyTuple_GET_ITEM(items, i), name, &sizes->values[i]);
+    sizes->n = (int)n;
+    Py_DECREF(items);
+    return status;
+}
+
+int place_axis(const State *state, Py_ssize_t axis, int ndim, int *placed)
+{
+    if (axis < -ndim || axis >= ndim) {
+        PyObject *error = PyObject_CallFunction(state->axis_error, "ni", axis, ndim);
+        if (error)
+            PyErr_SetObject(state->axis_error, error);
+        Py_XDECREF(error);
+        return -1;
+    }
+    *placed = (int)(axis < 0 ? axis + ndim : axis);
+    return 0;
+}
+
+int place_axes(const State *state, const Sizes *axes, int ndim, char *flags)
+{
+    memset(flags, axes->n < 0, (size_t)ndim);
+    for (int i = 0; i < axes->n; i++) {
+        int axis;
+        if (place_axis(state, axes->values[i], ndim, &axis) < 0)
+            return -1;
+        if (flags[axis]) {
+            PyErr_Format(PyExc_ValueError, "axis %d is given twice", axis);
+            return -1;
+        }
+        flags[axis] = 1;
+    }
+    return 0;
+}

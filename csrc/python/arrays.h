@@ -1,0 +1,59 @@
+/* Arrays: Python objects -> operands the core can walk, and the memory they may share. */
+#ifndef NORMC_ARRAYS_H
+#define NORMC_ARRAYS_H
+#include "state.h"
+#include "tensor.h"
+
+_Static_assert(sizeof(npy_intp) == sizeof(ptrdiff_t), "NumPy's sizes are the core's");
+
+/* x and what is walked beside it. All references are owned; arrays are base-class ndarrays. */
+typedef struct {
+    State *state;
+    PyArrayObject *x, *where, *y; /* where NULL: no mask */
+    int writes;                   /* 0: there is no y */
+    PyObject *result;             /* y as the caller gets it: `out` itself if it was given */
+    Tensors t;
+    npy_intp where_steps[MAXD];   /* broadcast to x; only where t.mask is set */
+} Operands;
+
+/* Everything NULL: what clear() needs. */
+void operands_init(Operands *, State *);
+void operands_clear(Operands *);
+
+/* First, conversion, which may run Python code. out NULL: nothing is written. */
+int operands_convert(Operands *, PyObject *x, PyObject *where, PyObject *out);
+/* A parameter; None: *array stays NULL. */
+int parameter_convert(State *, PyObject *, const char *name, PyArrayObject **array);
+/* Any ndarray of a supported floating dtype, as its base class; the memory is the caller's. */
+int shared_convert(State *, PyObject *, const char *name, PyArrayObject **array);
+
+/* Then, once the shapes have been checked: broadcasts the mask, checks or makes y, and copies inputs
+ * that share memory with it. No Python code runs here or below. */
+int operands_place(Operands *);
+/* The parameter's elements in C order and in the arithmetic type; NULL for none. */
+int parameter_place(const Operands *, PyArrayObject **array, const void **data);
+
+/* The core's name of an array's dtype, -1 if it has none. */
+int dtype_of(State *, PyArrayObject *);
+/* 1, 0 or, on error, -1. */
+int share_memory(const State *, PyArrayObject *, PyArrayObject *);
+/* The same dtype in native byte order, a new reference. */
+PyArray_Descr *native_descr(const State *, Dtype);
+/* A new tuple or list, for messages: (2, 3) as NumPy, [2, 3] as torch. */
+PyObject *shape_tuple(PyArrayObject *);
+PyObject *shape_list(PyArrayObject *);
+
+/* Below this many bytes, dropping the GIL costs more than it gives. */
+enum { GIL_BYTES = 32768 };
+
+static inline PyThreadState *release_gil(const Operands *o)
+{
+    return PyArray_NBYTES(o->x) > GIL_BYTES ? PyEval_SaveThread() : NULL;
+}
+
+static inline void restore_gil(PyThreadState *thread)
+{
+    if (thread)
+        PyEval_RestoreThread(thread);
+}
+#endif

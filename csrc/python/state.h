@@ -1,0 +1,56 @@
+/* What the files of the binding share: the NumPy API, the module's state, parsed signatures. */
+#ifndef NORMC_STATE_H
+#define NORMC_STATE_H
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#define NPY_NO_DEPRECATED_API NPY_1_25_API_VERSION
+#define NPY_TARGET_VERSION NPY_1_25_API_VERSION
+#define PY_ARRAY_UNIQUE_SYMBOL normc_numpy
+#ifndef NORMC_IMPORTS_NUMPY
+#define NO_IMPORT_ARRAY
+#endif
+#include <numpy/arrayobject.h>
+
+/* Whatever takes keywords. The order is that of `functions` in module.c. */
+typedef enum {
+    BATCH_NORM,
+    INSTANCE_NORM,
+    LAYER_NORM,
+    RMS_NORM,
+    GROUP_NORM,
+    SWITCHABLE_NORM,
+    LOCAL_RESPONSE_NORM,
+    STANDARDIZE,
+    MOMENTS,
+    RELU,
+    LEAKY_RELU,
+    PRELU,
+    PUBLIC_FUNCTIONS,
+    LAYER_CALL = PUBLIC_FUNCTIONS, /* a layer called on x */
+    SIGNATURES
+} SignatureId;
+
+enum { MAXARGS = 16 };
+
+/* Parameters in positional order: the first is positional-only, those from `positional` on are
+ * keyword-only. defaults[i] is NULL where one is required. Filled from normc/_docs.py. */
+typedef struct {
+    int count, positional;
+    PyObject *names[MAXARGS], *defaults[MAXARGS];
+} Signature;
+
+typedef struct {
+    PyObject *axis_error, *shares_memory, *from_dlpack; /* NumPy's */
+    PyObject *moments;                                  /* class Moments */
+    PyArray_Descr *bfloat16;                            /* ml_dtypes'; NULL until one is seen */
+    Signature signatures[SIGNATURES];
+} State;
+
+typedef PyObject *(FastFunction)(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
+                                 PyObject *kwnames);
+extern FastFunction batch_norm, instance_norm, layer_norm, rms_norm, group_norm, switchable_norm,
+    local_response_norm, standardize, moments, relu, leaky_relu, prelu;
+
+/* batchnorm.c: adds the type to the module. */
+int add_batchnorm(PyObject *module);
+#endif
