@@ -1,6 +1,7 @@
 /* The slow, plain road: element by element in double, scaled by a power of two so that nothing leaves
  * its range. For groups near the ends of the exponent range, chosen by the data alone. */
 #include "work.h"
+#include <limits.h>
 #include <math.h>
 #include <string.h>
 
@@ -61,18 +62,21 @@ static int range(const Work *w, ptrdiff_t group, int *finite)
 static void sum(const Work *w, ptrdiff_t group, int e, double k, double *count, double *r, double *q)
 {
     Walk step = walk(w, group);
+    Two rs = { 0 }, qs = { 0 };
     int included;
-    *count = *r = *q = 0;
+    *count = 0;
     while (next(&step, &included))
         if (included) {
             const double d = ldexp(step.x, -e) - k;
             *count += 1;
-            *r += d;
-            *q += d * d;
+            join(&rs, d);
+            join(&qs, d * d);
         }
+    *r = rs.hi + rs.lo;
+    *q = qs.hi + qs.lo;
 }
 
-/* In units of 2^e. The mean twice: the second time about the first, and so in two words. */
+/* In units of 2^e. Twice about the mean so far: it ends in two words. */
 static Moment scaled_moment(const Work *w, ptrdiff_t group, int e)
 {
     double count, r, q, k = 0;
@@ -81,13 +85,24 @@ static Moment scaled_moment(const Work *w, ptrdiff_t group, int e)
         return (Moment){ 0 };
     if (!w->centred)
         return (Moment){ .count = count, .m2 = q };
+    Two mean = { 0 };
     for (int again = 0; again < 2; again++) {
-        k += r / count;
+        join(&mean, r / count);
+        k = mean.hi;
+        mean.lo = 0;
         sum(w, group, e, k, &count, &r, &q);
     }
-    const double rest = r / count, hi = k + rest;
-    const double m2 = q - r * rest;
-    return (Moment){ count, hi, rest - (hi - k), m2 > 0 ? m2 : 0 };
+    join(&mean, r / count);
+    const double m2 = q - r * (r / count);
+    return (Moment){ count, mean.hi, mean.lo, m2 > 0 ? m2 : 0 };
+}
+
+/* Of range(), made to cover eps: what is then lost of either is nothing beside the other. */
+static int cover(int e, double eps)
+{
+    int of_eps;
+    (void)frexp(eps, &of_eps);
+    return eps > 0 && of_eps / 2 > e ? of_eps / 2 : e;
 }
 
 Moment exact_moment(const Work *w, ptrdiff_t group)
@@ -100,31 +115,42 @@ Moment exact_moment(const Work *w, ptrdiff_t group)
     return (Moment){ m.count, ldexp(m.hi, e), ldexp(m.lo, e), ldexp(m.m2, 2 * e) };
 }
 
-/* The statistics in units of 2^*e, the group's own once more where a double's variance was at stake. */
-static Fold scaled_fold(const Work *w, ptrdiff_t group, const Fold *f, int *e)
+int scaled_moments(const Work *w, Moment *m)
+{
+    int e = INT_MIN, finite;
+    for (ptrdiff_t g = 0; g < w->plan.groups; g++) {
+        const int own = range(w, g, &finite);
+        e = own > e ? own : e;
+    }
+    e = cover(e, w->job->eps);
+    for (ptrdiff_t g = 0; g < w->plan.groups; g++)
+        m[walk(w, g).at[STAT]] = scaled_moment(w, g, e);
+    return e;
+}
+
+/* The statistics to apply, their unit with them: the group's own once more where a double's variance was
+ * at stake. */
+static Fold scaled_fold(const Work *w, ptrdiff_t group, const Fold *f)
 {
     const Job *job = w->job;
-    int finite, of_eps;
     if (w->t->dtype != F64 || job->given_mean || job->kind == SWITCHABLE) {
-        *e = fabs(f->hi) > 0x1p1000 ? 2 : 0; /* x - hi stays finite */
-        return (Fold){ ldexp(f->hi, -*e), ldexp(f->lo, -*e), ldexp(f->rstd, *e), 1 };
+        const int e = f->e ? 0 : fabs(f->hi) > 0x1p1000 ? 2 : 0; /* x - hi stays finite */
+        return (Fold){ ldexp(f->hi, -e), ldexp(f->lo, -e), ldexp(f->rstd, e), 1, f->e + e };
     }
-    *e = range(w, group, &finite);
-    (void)frexp(job->eps, &of_eps);
-    if (job->eps > 0 && of_eps / 2 > *e)
-        *e = of_eps / 2;
-    const Moment m = scaled_moment(w, group, *e);
-    const double var = m.count > 0 ? m.m2 / m.count + ldexp(job->eps, -2 * *e) : 0;
-    return (Fold){ m.hi, m.lo, var > 0 ? 1 / sqrt(var) : 0, 1 };
+    int finite;
+    const int e = cover(range(w, group, &finite), job->eps);
+    const Moment m = scaled_moment(w, group, e);
+    const double var = m.count > 0 ? m.m2 / m.count + ldexp(job->eps, -2 * e) : 0;
+    return (Fold){ m.hi, m.lo, var > 0 ? 1 / sqrt(var) : 0, 1, e };
 }
 
 void exact_group(const Work *w, ptrdiff_t group, const Fold *f)
 {
-    int e, included;
-    const Fold s = scaled_fold(w, group, f, &e);
+    int included;
+    const Fold s = scaled_fold(w, group, f);
     Walk k = walk(w, group);
     while (next(&k, &included)) {
-        const double xhat = ((ldexp(k.x, -e) - s.hi) - s.lo) * s.rstd;
+        const double xhat = ((ldexp(k.x, -s.e) - s.hi) - s.lo) * s.rstd;
         const double y = xhat * parameter(w, w->weight, k.here[PARAM], 1)
             + parameter(w, w->bias, k.here[PARAM], 0);
         const double f64 = included ? y : 0;

@@ -82,17 +82,21 @@ static void softmax(const double *logits, int n, double *share)
 }
 
 /* One group's share of the three, about its own mean so that nothing cancels. */
-static Fold blend_group(const Work *w, const Moment *own, const double *mean, const double *var,
+static Fold blend_group(const Work *w, const Moment *own, int e, const double *mean, const double *var,
                         double layer_move, double layer_var, double batch_move, double batch_var)
 {
     const double move = mean[1] * (layer_move - own->lo) + mean[2] * (batch_move - own->lo);
     const double hi = own->hi + move, part = hi - own->hi;
     const double rest = (own->hi - (hi - part)) + (move - part);
     const double own_var = variance(own, own->count > 1 ? w->job->correction : 0);
-    return fold_stats(w, hi, rest + own->lo, var[0] * own_var + var[1] * layer_var + var[2] * batch_var + w->job->eps);
+    const double blended = var[0] * own_var + var[1] * layer_var + var[2] * batch_var;
+    Fold f = fold_stats(w, hi, rest + own->lo, blended + ldexp(w->job->eps, -2 * e));
+    f.exact |= e != 0;
+    f.e = e;
+    return f;
 }
 
-int blend(const Work *w, const Grid *g, const Moment *m, Fold *f, ChannelStat *channels)
+int blend(const Work *w, const Grid *g, const Moment *m, int e, Fold *f, ChannelStat *channels)
 {
     const Job *job = w->job;
     const Logits *l = &job->logits;
@@ -106,7 +110,7 @@ int blend(const Work *w, const Grid *g, const Moment *m, Fold *f, ChannelStat *c
         const Moment *first = &m[c * g->channel_step];
         batch[c] = pool(first, g->instances, g->instance_step, job->correction);
         if (channels)
-            channels[c] = (ChannelStat){ first->hi + batch[c].rest, batch[c].var,
+            channels[c] = (ChannelStat){ ldexp(first->hi + batch[c].rest, e), ldexp(batch[c].var, 2 * e),
                                          (double)g->instances * first->count < 2 };
     }
     for (ptrdiff_t n = 0; n < g->instances; n++) {
@@ -115,10 +119,10 @@ int blend(const Work *w, const Grid *g, const Moment *m, Fold *f, ChannelStat *c
         for (ptrdiff_t c = 0; c < g->channels; c++) {
             const Moment *own = &row[c * g->channel_step];
             const double layer_move = (row->hi - own->hi) + layer.rest;
-            const double batch_move = job->given_mean ? job->given_mean[c] - own->hi
+            const double batch_move = job->given_mean ? ldexp(job->given_mean[c], -e) - own->hi
                                                       : (m[c * g->channel_step].hi - own->hi) + batch[c].rest;
-            f[own - m] = blend_group(w, own, mean, var, layer_move, layer.var, batch_move,
-                                     job->given_mean ? job->given_var[c] : batch[c].var);
+            f[own - m] = blend_group(w, own, e, mean, var, layer_move, layer.var, batch_move,
+                                     job->given_mean ? ldexp(job->given_var[c], -2 * e) : batch[c].var);
         }
     }
     free(batch);

@@ -11,21 +11,9 @@
 #include <string.h>
 
 typedef struct {
-    double hi, lo;
-} Two;
-
-typedef struct {
     double count;
     Two r, q;
 } Sums;
-
-/* Knuth's TwoSum: hi + lo is exact but for the rounding of lo. */
-static void join(Two *t, double x)
-{
-    const double sum = t->hi + x, part = sum - t->hi;
-    t->lo += (t->hi - (sum - part)) + (x - part);
-    t->hi = sum;
-}
 
 static void sums_rows(const Work *w, ptrdiff_t group, double k, Sums *s)
 {

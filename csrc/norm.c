@@ -225,25 +225,46 @@ static int by_group(const Work *w)
     return 0;
 }
 
+/* Do a double's squares, within groups or between them, leave its range? */
+static int out_of_range(const Work *w, const Moment *m)
+{
+    int out = 0;
+    for (ptrdiff_t g = 0; w->t->dtype == F64 && g < w->plan.groups; g++)
+        out |= m[g].m2 / m[g].count + w->job->eps < 0x1p-900 || m[g].m2 > 0x1p1000
+            || fabs(m[g].hi) > 0x1p499;
+    return out;
+}
+
+/* Switchable: the instance moments, blended; in scaled units where those do not hold them. */
+static int blend_all(const Work *w, const Grid *g, Fold *folds)
+{
+    const Job *job = w->job;
+    Moment *own = malloc((size_t)w->plan.groups * sizeof *own);
+    if (!own)
+        return -1;
+    parallel(w->items, take_item, &(Drive){ w, own, NULL, STAT });
+    for (ptrdiff_t i = 0; job->moments && i < w->plan.groups; i++)
+        job->moments[i] = own[i];
+    const int e = out_of_range(w, own) ? scaled_moments(w, own) : 0;
+    const int failed = blend(w, g, own, e, folds, job->channels);
+    free(own);
+    return failed;
+}
+
 /* Statistics of all groups first, then every group is applied. */
 static int by_phase(const Work *w)
 {
     const Job *job = w->job;
     const int blended = table[job->kind].blended;
     const Grid g = grid(job, w->plan.groups);
-    const ptrdiff_t n = blended ? w->plan.groups : g.channels;
-    Moment *own = NULL, *moments = job->moments;
-    Fold *folds = malloc((size_t)n * sizeof *folds);
-    int failed = !folds || (blended && !moments && !(moments = own = malloc((size_t)n * sizeof *own)));
-    if (!failed && blended) {
-        parallel(w->items, take_item, &(Drive){ w, moments, NULL, STAT });
-        failed = blend(w, &g, moments, folds, job->channels);
-    } else if (!failed) {
-        fold_given(w, n, folds);
-    }
+    Fold *folds = malloc((size_t)(blended ? w->plan.groups : g.channels) * sizeof *folds);
+    int failed = !folds;
+    if (!failed && blended)
+        failed = blend_all(w, &g, folds);
+    else if (!failed)
+        fold_given(w, g.channels, folds);
     if (!failed && job->t.y)
         parallel(w->items, apply_item, &(Drive){ w, NULL, folds, blended ? STAT : PARAM });
-    free(own);
     free(folds);
     return failed ? -1 : 0;
 }

@@ -23,11 +23,23 @@ typedef struct {
 } Work;
 
 /* A group's statistics as they are applied: hi + lo is the mean, hi exact in the arithmetic type.
- * exact: that type cannot carry the group; exact_group() can. */
+ * exact: that type cannot carry the group; exact_group() can. Then they are in units of 2^e. */
 typedef struct {
     double hi, lo, rstd;
-    int exact;
+    int exact, e;
 } Fold;
+
+/* A sum that loses nothing: hi + lo, joined by Knuth's TwoSum. */
+typedef struct {
+    double hi, lo;
+} Two;
+
+static inline void join(Two *t, double x)
+{
+    const double sum = t->hi + x, part = sum - t->hi;
+    t->lo += (t->hi - (sum - part)) + (x - part);
+    t->hi = sum;
+}
 
 /* Groups first .. first + count - 1 of an item. */
 static inline void item_groups(const Work *w, ptrdiff_t item, ptrdiff_t *first, ptrdiff_t *count)
@@ -82,12 +94,14 @@ typedef struct {
 /* fold.c: moments, eps, parameters -> what is applied. */
 Fold fold(const Work *, const Moment *);
 void fold_given(const Work *, ptrdiff_t channels, Fold *);
-/* SwitchableNorm's blend of instance, layer and batch; -1: out of memory. */
-int blend(const Work *, const Grid *, const Moment *, Fold *, ChannelStat *channels);
+/* SwitchableNorm's blend of instance, layer and batch, moments and folds in units of 2^e; -1: out of memory. */
+int blend(const Work *, const Grid *, const Moment *, int e, Fold *, ChannelStat *channels);
 /* What running statistics take in: the mean over instances of mean and variance. */
 void report(const Work *, const Grid *, const Moment *, ChannelStat *channels);
 
 /* exact.c: element by element in scaled double, for what the fast road cannot carry. */
 Moment exact_moment(const Work *, ptrdiff_t group);
+/* The moments of all groups in units of 2^e, by STAT; returns e. */
+int    scaled_moments(const Work *, Moment *);
 void   exact_group(const Work *, ptrdiff_t group, const Fold *);
 #endif

@@ -192,6 +192,20 @@ static int where_convert(Operands *o, PyObject *where)
     return PyArray_TYPE(o->where) == NPY_BOOL ? 0 : wrong_dtype(o->where, "where", "bool");
 }
 
+/* Where there is no `where`, a mask may hide nothing. */
+static int drop_mask(Operands *o)
+{
+    if (o->where == NULL)
+        return 0;
+    PyObject *all = PyObject_CallMethod((PyObject *)o->where, "all", NULL);
+    const int idle = all ? PyObject_IsTrue(all) : -1;
+    Py_XDECREF(all);
+    Py_CLEAR(o->where);
+    if (idle == 0)
+        PyErr_SetString(PyExc_TypeError, "x has masked elements, but there is no where to join");
+    return idle > 0 ? 0 : -1;
+}
+
 int operands_convert(Operands *o, PyObject *x, PyObject *where, PyObject *out)
 {
     int dtype;
@@ -208,16 +222,21 @@ int operands_convert(Operands *o, PyObject *x, PyObject *where, PyObject *out)
     if (where_convert(o, where) < 0 || (o->x = number_array(o->state, x, "x", &dtype)) == NULL)
         return -1;
     o->t.dtype = (Dtype)dtype;
-    return PyArray_Check(x) && !PyArray_CheckExact(x) ? join_mask(x, &o->where) : 0;
+    if (!PyArray_Check(x) || PyArray_CheckExact(x))
+        return 0;
+    return join_mask(x, &o->where) < 0 || (where == NULL && drop_mask(o) < 0) ? -1 : 0;
+}
+
+int required_convert(State *state, PyObject *o, const char *name, PyArrayObject **array)
+{
+    int dtype;
+    *array = number_array(state, o, name, &dtype);
+    return *array ? 0 : -1;
 }
 
 int parameter_convert(State *state, PyObject *o, const char *name, PyArrayObject **array)
 {
-    int dtype;
-    if (o == Py_None)
-        return 0;
-    *array = number_array(state, o, name, &dtype);
-    return *array ? 0 : -1;
+    return o == Py_None ? 0 : required_convert(state, o, name, array);
 }
 
 int shared_convert(State *state, PyObject *o, const char *name, PyArrayObject **array)

@@ -20,9 +20,11 @@ typedef struct {
 void operands_init(Operands *, State *);
 void operands_clear(Operands *);
 
-/* First, conversion, which may run Python code. out NULL: nothing is written. */
+/* First, conversion, which may run Python code. where NULL: masks are not understood; out NULL:
+ * nothing is written. */
 int operands_convert(Operands *, PyObject *x, PyObject *where, PyObject *out);
-/* A parameter; None: *array stays NULL. */
+int required_convert(State *, PyObject *, const char *name, PyArrayObject **array);
+/* The same of a parameter; None: *array stays NULL. */
 int parameter_convert(State *, PyObject *, const char *name, PyArrayObject **array);
 /* Any ndarray of a supported floating dtype, as its base class; the memory is the caller's. */
 int shared_convert(State *, PyObject *, const char *name, PyArrayObject **array);

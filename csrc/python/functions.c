@@ -54,6 +54,7 @@ static int trailing_axes(Call *c, const Sizes *shape)
     const int ndim = PyArray_NDIM(x), first = ndim - shape->n;
     PyObject *wanted = PyArray_IntTupleFromIntp(shape->n, (npy_intp *)shape->values);
     PyObject *given = shape_list(x), *list = wanted ? PySequence_List(wanted) : NULL;
+    PyObject *repr = NULL;
     int status = -1;
     if (given == NULL || list == NULL)
         goto out;
@@ -63,11 +64,10 @@ static int trailing_axes(Call *c, const Sizes *shape)
         goto out;
     }
     if (first < 0 || !PyArray_CompareLists(PyArray_DIMS(x) + first, shape->values, shape->n)) {
-        PyObject *inner = PyUnicode_Substring(PyObject_Repr(list), 1, PY_SSIZE_T_MAX);
-        PyErr_Format(PyExc_ValueError,
-                     "Given normalized_shape=%R, expected input with shape [*, %U, but got input of "
-                     "size%R", list, inner, given);
-        Py_XDECREF(inner);
+        if ((repr = PyObject_Repr(list)) != NULL)
+            PyErr_Format(PyExc_ValueError,
+                         "Given normalized_shape=%U, expected input with shape [*, %s, but got "
+                         "input of size%R", repr, PyUnicode_AsUTF8(repr) + 1, given);
         goto out;
     }
     memset(c->reduce, 0, (size_t)ndim);
@@ -77,6 +77,7 @@ out:
     Py_XDECREF(wanted);
     Py_XDECREF(given);
     Py_XDECREF(list);
+    Py_XDECREF(repr);
     return status;
 }
 
@@ -266,9 +267,9 @@ PyObject *switchable_norm(PyObject *module, PyObject *const *args, Py_ssize_t na
     call_init(&c, PyModule_GetState(module), SWITCHABLE);
     if (parse(c.o.state, SWITCHABLE_NORM, "switchable_norm", args, nargs, kwnames, N, a) < 0)
         return NULL;
-    if (call_convert(&c, a[X], Py_None, a[OUT]) == 0 &&
-        logits_convert(&c, a[MEAN_WEIGHT], "mean_weight", &mean) == 0 &&
-        logits_convert(&c, a[VAR_WEIGHT], "var_weight", &var) == 0 &&
+    if (call_convert(&c, a[X], NULL, a[OUT]) == 0 &&
+        required_convert(c.o.state, a[MEAN_WEIGHT], "mean_weight", &mean) == 0 &&
+        required_convert(c.o.state, a[VAR_WEIGHT], "var_weight", &var) == 0 &&
         parameters_convert(&c, a[WEIGHT], a[BIAS]) == 0 &&
         running_convert(&c, a[MEAN], a[VAR]) == 0 &&
         as_bool(a[TRAINING], "training", &c.use_batch) == 0 &&

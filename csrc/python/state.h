@@ -51,6 +51,7 @@ typedef PyObject *(FastFunction)(PyObject *module, PyObject *const *args, Py_ssi
 extern FastFunction batch_norm, instance_norm, layer_norm, rms_norm, group_norm, switchable_norm,
     local_response_norm, standardize, moments, relu, leaky_relu, prelu;
 
+extern PyModuleDef normc_module;
 /* batchnorm.c: adds the type to the module. */
 int add_batchnorm(PyObject *module);
 #endif

@@ -1,0 +1,238 @@
+/* The module: its state, its functions, and what normc/ needs to know of the build. */
+#define NORMC_IMPORTS_NUMPY
+#include "arguments.h"
+#include "cpu.h"
+#include "state.h"
+
+#ifndef NORMC_VERSION
+#error "NORMC_VERSION is the version as a string; setup.py passes it"
+#endif
+#ifdef __clang__
+#define COMPILER "clang " __clang_version__
+#else
+#define COMPILER "gcc " __VERSION__
+#endif
+
+#ifndef NORMC_NUMPY_BUILT /* the headers tell the C API's version only; setup.py knows better */
+#define NORMC_NUMPY_BUILT "unknown"
+#endif
+
+#define FUNCTION(name)                                                                             \
+    {#name, (PyCFunction)(void (*)(void))(name), METH_FASTCALL | METH_KEYWORDS, NULL}
+
+/* In the order of SignatureId. */
+static PyMethodDef functions[] = {
+    FUNCTION(batch_norm),
+    FUNCTION(instance_norm),
+    FUNCTION(layer_norm),
+    FUNCTION(rms_norm),
+    FUNCTION(group_norm),
+    FUNCTION(switchable_norm),
+    FUNCTION(local_response_norm),
+    FUNCTION(standardize),
+    FUNCTION(moments),
+    FUNCTION(relu),
+    FUNCTION(leaky_relu),
+    FUNCTION(prelu),
+};
+_Static_assert(sizeof functions / sizeof *functions == PUBLIC_FUNCTIONS, "one per signature");
+
+/* ---- signatures and docstrings, from normc/_docs.py --------------------------------------------- */
+
+static void signature_clear(Signature *s)
+{
+    for (int i = 0; i < s->count; i++) {
+        Py_CLEAR(s->names[i]);
+        Py_CLEAR(s->defaults[i]);
+    }
+    s->count = 0;
+}
+
+static int signature_fill(Signature *s, PyObject *names, PyObject *defaults, int positional)
+{
+    const Py_ssize_t count = PyTuple_GET_SIZE(names), given = PyTuple_GET_SIZE(defaults);
+    if (count > MAXARGS || given > count || positional > count) {
+        PyErr_SetString(PyExc_ValueError, "more parameters than a signature holds");
+        return -1;
+    }
+    signature_clear(s);
+    for (int i = 0; i < count; i++) {
+        const Py_ssize_t at = i - (count - given);
+        s->names[i] = Py_NewRef(PyTuple_GET_ITEM(names, i));
+        if (PyUnicode_CheckExact(s->names[i]))
+            PyUnicode_InternInPlace(&s->names[i]);
+        s->defaults[i] = at < 0 ? NULL : Py_NewRef(PyTuple_GET_ITEM(defaults, at));
+        s->count = i + 1;
+    }
+    s->positional = positional;
+    return 0;
+}
+
+/* A method's doc is a C string that lives as long as the process. */
+static int document(PyMethodDef *function, PyObject *doc)
+{
+    const char *text = PyUnicode_AsUTF8(doc);
+    if (text == NULL)
+        return -1;
+    if (function->ml_doc == NULL) {
+        Py_INCREF(doc);
+        function->ml_doc = text;
+    }
+    return 0;
+}
+
+static PyObject *define(PyObject *module, PyObject *args)
+{
+    State *state = PyModule_GetState(module);
+    PyObject *names, *defaults, *doc;
+    const char *name;
+    int positional, id = 0;
+    if (!PyArg_ParseTuple(args, "sO!O!iU:_define", &name, &PyTuple_Type, &names, &PyTuple_Type,
+                          &defaults, &positional, &doc))
+        return NULL;
+    while (id < PUBLIC_FUNCTIONS && strcmp(functions[id].ml_name, name) != 0)
+        id++;
+    if (id == PUBLIC_FUNCTIONS && strcmp(name, "__call__") != 0)
+        return PyErr_Format(PyExc_ValueError, "normc has no function %s", name);
+    if (signature_fill(&state->signatures[id], names, defaults, positional) < 0 ||
+        (id < PUBLIC_FUNCTIONS && document(&functions[id], doc) < 0))
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+/* ---- the machine ----------------------------------------------------------------------------- */
+
+static PyObject *use_cpu(PyObject *Py_UNUSED(module), PyObject *name)
+{
+    const char *wanted = PyUnicode_AsUTF8(name);
+    if (wanted == NULL)
+        return NULL;
+    for (int level = 0; level < CPU_LEVELS; level++)
+        if (strcmp(cpu_names[level], wanted) == 0) {
+            const char *previous = cpu_names[cpu_in_use()];
+            cpu_use((CpuLevel)level);
+            return PyUnicode_FromString(previous);
+        }
+    return PyErr_Format(PyExc_ValueError, "no CPU capability %R", name);
+}
+
+static PyObject *config(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(none))
+{
+    PyObject *names = PyTuple_New(CPU_LEVELS);
+    for (int level = 0; names && level < CPU_LEVELS; level++) {
+        PyObject *name = PyUnicode_FromString(cpu_names[level]);
+        if (name == NULL)
+            Py_CLEAR(names);
+        else
+            PyTuple_SET_ITEM(names, level, name);
+    }
+    if (names == NULL)
+        return NULL;
+    return Py_BuildValue("{ssssssssssssssN}", "version", NORMC_VERSION, "compiler", COMPILER, "numpy_built",
+                         NORMC_NUMPY_BUILT, "cpu_found", cpu_names[cpu_found()], "cpu_used",
+                         cpu_names[cpu_in_use()], "cpu_names", names);
+}
+
+static PyMethodDef internals[] = {
+    {"_define", define, METH_VARARGS,
+     "_define(name, names, defaults, positional, doc): gives a function its signature."},
+    {"_use_cpu", use_cpu, METH_O, "_use_cpu(name): at most this CPU capability; -> the one before."},
+    {"_config", config, METH_NOARGS, "_config(): what the build and the machine are, as a dict."},
+    {NULL, NULL, 0, NULL},
+};
+
+/* ---- life ---------------------------------------------------------------------------------------- */
+
+static PyObject *import_from(const char *module, const char *name)
+{
+    PyObject *from = PyImport_ImportModule(module);
+    PyObject *object = from ? PyObject_GetAttrString(from, name) : NULL;
+    Py_XDECREF(from);
+    return object;
+}
+
+/* Public functions name the package as their home, so that they pickle by reference to it. */
+static int add_functions(PyObject *module)
+{
+    PyObject *home = PyUnicode_InternFromString("normc");
+    int status = home ? 0 : -1;
+    for (int i = 0; i < PUBLIC_FUNCTIONS && status == 0; i++) {
+        PyObject *function = PyCFunction_NewEx(&functions[i], module, home);
+        status = function ? PyModule_AddObjectRef(module, functions[i].ml_name, function) : -1;
+        Py_XDECREF(function);
+    }
+    Py_XDECREF(home);
+    return status;
+}
+
+static int module_exec(PyObject *module)
+{
+    State *state = PyModule_GetState(module);
+    if (PyInterpreterState_Get() != PyInterpreterState_Main()) { /* NumPy would not follow, either */
+        PyErr_SetString(PyExc_ImportError, "normc does not support subinterpreters");
+        return -1;
+    }
+    if (PyArray_ImportNumPyAPI() < 0)
+        return -1;
+    if ((state->axis_error = import_from("numpy.exceptions", "AxisError")) == NULL ||
+        (state->shares_memory = import_from("numpy", "shares_memory")) == NULL ||
+        (state->from_dlpack = import_from("numpy", "from_dlpack")) == NULL ||
+        (state->moments = import_from("normc._moments", "Moments")) == NULL ||
+        PyModule_AddStringConstant(module, "__version__", NORMC_VERSION) < 0 ||
+        add_functions(module) < 0)
+        return -1;
+    return add_batchnorm(module);
+}
+
+static int module_traverse(PyObject *module, visitproc visit, void *arg)
+{
+    State *state = PyModule_GetState(module);
+    Py_VISIT(state->axis_error);
+    Py_VISIT(state->shares_memory);
+    Py_VISIT(state->from_dlpack);
+    Py_VISIT(state->moments);
+    return 0;
+}
+
+static int module_clear(PyObject *module)
+{
+    State *state = PyModule_GetState(module);
+    Py_CLEAR(state->axis_error);
+    Py_CLEAR(state->shares_memory);
+    Py_CLEAR(state->from_dlpack);
+    Py_CLEAR(state->moments);
+    Py_CLEAR(state->bfloat16);
+    for (int i = 0; i < SIGNATURES; i++)
+        signature_clear(&state->signatures[i]);
+    return 0;
+}
+
+static void module_free(void *module)
+{
+    module_clear(module);
+}
+
+static PyModuleDef_Slot slots[] = {
+    {Py_mod_exec, module_exec},
+#if PY_VERSION_HEX >= 0x030c0000
+    {Py_mod_multiple_interpreters, Py_MOD_MULTIPLE_INTERPRETERS_NOT_SUPPORTED},
+#endif
+    {0, NULL},
+};
+
+PyModuleDef normc_module = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "normc._core",
+    .m_doc = "The norms in C, as Python functions.",
+    .m_size = sizeof(State),
+    .m_methods = internals,
+    .m_slots = slots,
+    .m_traverse = module_traverse,
+    .m_clear = module_clear,
+    .m_free = module_free,
+};
+
+PyMODINIT_FUNC PyInit__core(void)
+{
+    return PyModuleDef_Init(&normc_module);
+}
