@@ -6,13 +6,14 @@
 static Affine affine(const Work *w, const Fold *f, ptrdiff_t param)
 {
     if (w->vector)
-        return (Affine){ f->hi, f->lo, f->rstd, 0 };
-    return (Affine){ f->hi, f->lo, f->rstd * parameter(w, w->weight, param, 1), parameter(w, w->bias, param, 0) };
+        return (Affine){f->hi, f->lo, f->rstd, 0};
+    return (Affine){f->hi, f->lo, f->rstd * parameter(w, w->weight, param, 1),
+                    parameter(w, w->bias, param, 0)};
 }
 
 static void apply_run(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t run, const Fold *f)
 {
-    const Plan *p = &w->plan;
+    const Plan *p = w->plan;
     const Tensors *t = w->t;
     const ptrdiff_t piece = p->pack ? BLOCK : p->n;
     Scratch scratch;
@@ -53,9 +54,10 @@ static void put(const Work *w, Column *c, ptrdiff_t i, double value)
         c->f32[i] = (float)value;
 }
 
-static void tile_params(const Work *w, const Fold *f, ptrdiff_t width, ptrdiff_t param, TileParams *to)
+static void tile_params(const Work *w, const Fold *f, ptrdiff_t width, ptrdiff_t param,
+                        TileParams *to)
 {
-    const Plan *p = &w->plan;
+    const Plan *p = w->plan;
     for (ptrdiff_t c = 0; c < width; c++) {
         const Affine a = affine(w, &f[c], param + c * p->kept[p->nkept - 1].step[PARAM]);
         put(w, &to->hi, c, a.hi);
@@ -66,12 +68,12 @@ static void tile_params(const Work *w, const Fold *f, ptrdiff_t width, ptrdiff_t
     }
 }
 
-static void apply_strip(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t run, ptrdiff_t i, ptrdiff_t n,
-                        ptrdiff_t width, ptrdiff_t param, const TileParams *s)
+static void apply_strip(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t run, ptrdiff_t i,
+                        ptrdiff_t n, ptrdiff_t width, ptrdiff_t param, const TileParams *s)
 {
-    const Plan *p = &w->plan;
+    const Plan *p = w->plan;
     const Tensors *t = w->t;
-    const AffineCols a = { &s->hi, &s->lo, &s->scale, &s->shift };
+    const AffineCols a = {&s->hi, &s->lo, &s->scale, &s->shift};
     const void *weight = w->vector ? parameters(w, w->weight, param + i) : NULL;
     const void *bias = w->vector ? parameters(w, w->bias, param + i) : NULL;
     Scratch scratch;
@@ -87,18 +89,18 @@ static void apply_strip(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t run,
     locate(p->run, p->nrun, run, here);
     locate(p->inner, p->ninner, i, here);
     const Loop *inner = p->ninner ? &p->inner[0] : NULL;
-    w->kernels->apply_cols(t->x + here[X], t->y + here[Y], inner ? inner->step[X] : 0, inner ? inner->step[Y] : 0, n,
-                           width, &a, weight, bias);
+    w->kernels->apply_cols(t->x + here[X], t->y + here[Y], inner ? inner->step[X] : 0,
+                           inner ? inner->step[Y] : 0, n, width, &a, weight, bias);
 }
 
 /* Backwards: what was read last is still near. */
 static void apply_tile(const Work *w, ptrdiff_t first, ptrdiff_t width, const Fold *f)
 {
     enum { NEAR = 64 };
-    const Plan *p = &w->plan;
+    const Plan *p = w->plan;
     const ptrdiff_t strip = p->pack ? BLOCK / width : NEAR;
     TileParams params;
-    ptrdiff_t at[STEPS] = { 0 }, param = -1;
+    ptrdiff_t at[STEPS] = {0}, param = -1;
     locate(p->kept, p->nkept, first, at);
     for (ptrdiff_t run = p->runs - 1; run >= 0; run--) {
         ptrdiff_t here[STEPS];
@@ -114,19 +116,19 @@ static void apply_tile(const Work *w, ptrdiff_t first, ptrdiff_t width, const Fo
 
 void apply(const Work *w, ptrdiff_t first, ptrdiff_t count, const Fold *f)
 {
-    ptrdiff_t at[STEPS] = { 0 };
+    ptrdiff_t at[STEPS] = {0};
     for (ptrdiff_t g = 0, end; g < count; g = end) {
         end = g + 1;
         if (f[g].exact) {
             exact_group(w, first + g, &f[g]);
-        } else if (w->plan.form == COLS) {
+        } else if (w->plan->form == COLS) {
             while (end < count && !f[end].exact)
                 end++;
             apply_tile(w, first + g, end - g, f + g);
         } else {
             memset(at, 0, sizeof at);
-            locate(w->plan.kept, w->plan.nkept, first + g, at);
-            for (ptrdiff_t run = 0; run < w->plan.runs; run++)
+            locate(w->plan->kept, w->plan->nkept, first + g, at);
+            for (ptrdiff_t run = 0; run < w->plan->runs; run++)
                 apply_run(w, at, run, &f[g]);
         }
     }

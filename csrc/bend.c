@@ -15,12 +15,13 @@ typedef struct {
 static void bend_item(void *context, ptrdiff_t item)
 {
     const Bending *k = context;
-    const Plan *p = &k->w.plan;
+    const Plan *p = k->w.plan;
     const Tensors *t = k->w.t;
-    const ptrdiff_t from = item % k->pieces * PIECE, left = k->row.n - from, total = left < PIECE ? left : PIECE;
+    const ptrdiff_t from = item % k->pieces * PIECE, left = k->row.n - from,
+                    total = left < PIECE ? left : PIECE;
     const ptrdiff_t piece = p->pack ? BLOCK : total;
     const int along = k->row.step[PARAM] != 0;
-    ptrdiff_t at[STEPS] = { 0 };
+    ptrdiff_t at[STEPS] = {0};
     Scratch scratch;
     locate(p->kept, p->nkept - 1, item / k->pieces, at);
     locate(&k->row, 1, from, at);
@@ -41,21 +42,22 @@ static void bend_item(void *context, ptrdiff_t item)
 int bend_forward(const Bend *b)
 {
     Loop axes[MAXLOOPS];
-    char shared[MAXLOOPS] = { 0 };
+    char shared[MAXLOOPS] = {0};
     const Tensors *t = &b->t;
-    Bending k = { .w = { .t = t, .kernels = kernels(t->dtype) }, .b = b };
+    Plan plan;
+    Bending k = {.w = {.t = t, .plan = &plan, .kernels = kernels(t->dtype)}, .b = b};
     for (int i = 0; i < t->ndim; i++) {
         axes[i] = axis_loop(t, i);
         axes[i].step[PARAM] = b->nslope > 1 && i == b->axis;
     }
-    plan_make(&k.w.plan, t->ndim, axes, shared, t);
-    plan_columns(&k.w.plan, t);
-    if (k.w.plan.groups == 0)
+    plan_make(&plan, t->ndim, axes, shared, t);
+    plan_columns(&plan, t);
+    if (k.w.plan->groups == 0)
         return 0;
-    k.row = k.w.plan.kept[k.w.plan.nkept - 1];
+    k.row = k.w.plan->kept[k.w.plan->nkept - 1];
     k.pieces = (k.row.n + PIECE - 1) / PIECE;
     const FpState saved = fp_enter();
-    parallel(k.w.plan.groups / k.row.n * k.pieces, bend_item, &k);
+    parallel(k.w.plan->groups / k.row.n * k.pieces, bend_item, &k);
     fp_leave(saved);
     return 0;
 }

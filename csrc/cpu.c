@@ -1,7 +1,7 @@
 #include "cpu.h"
 #include <stdatomic.h>
 
-const char *const cpu_names[CPU_LEVELS] = { "baseline", "avx2" };
+const char *const cpu_names[CPU_LEVELS] = {"baseline", "avx2"};
 
 static atomic_int limit = CPU_LEVELS - 1;
 
@@ -9,7 +9,8 @@ CpuLevel cpu_found(void)
 {
 #ifdef NORMC_HAVE_AVX2 /* __builtin_cpu_supports asks the operating system, too */
     __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c"))
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+        __builtin_cpu_supports("f16c"))
         return CPU_AVX2;
 #endif
     return CPU_BASELINE;
@@ -17,7 +18,8 @@ CpuLevel cpu_found(void)
 
 CpuLevel cpu_in_use(void)
 {
-    const CpuLevel found = cpu_found(), highest = (CpuLevel)atomic_load_explicit(&limit, memory_order_relaxed);
+    const CpuLevel found = cpu_found(),
+                   highest = (CpuLevel)atomic_load_explicit(&limit, memory_order_relaxed);
     return highest < found ? highest : found;
 }
 

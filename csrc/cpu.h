@@ -1,5 +1,5 @@
-/* Instruction sets: what the machine allows, and what is in use. And the floating-point state that all
- * of them need. */
+/* Instruction sets: what the machine allows, and what is in use. And the floating-point state that
+ * all of them need. */
 #ifndef NORMC_CPU_H
 #define NORMC_CPU_H
 #if defined(__SSE2__)
@@ -12,11 +12,12 @@ typedef enum { CPU_BASELINE, CPU_AVX2, CPU_LEVELS } CpuLevel;
 
 extern const char *const cpu_names[CPU_LEVELS]; /* "baseline", "avx2" */
 
-CpuLevel cpu_found(void);           /* highest that compiler, CPU and operating system allow */
-CpuLevel cpu_in_use(void);          /* at most cpu_found() */
-void     cpu_use(CpuLevel highest); /* lowers (or raises again) the level in use, for later calls */
+CpuLevel cpu_found(void);       /* highest that compiler, CPU and operating system allow */
+CpuLevel cpu_in_use(void);      /* at most cpu_found() */
+void cpu_use(CpuLevel highest); /* lowers (or raises again) the level in use, for later calls */
 
-/* To nearest, subnormals kept, nothing trapped, whatever the caller has set; left as it was found. */
+/* To nearest, subnormals kept, nothing trapped, whatever the caller has set; left as it was found.
+ */
 #if defined(__SSE2__)
 typedef unsigned FpState;
 static inline FpState fp_enter(void)

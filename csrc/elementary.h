@@ -1,5 +1,5 @@
-/* Elementary functions whose bits are ours on every machine: the four operations and sqrt, nothing of
- * libm but the exact frexp and ldexp. */
+/* Elementary functions whose bits are ours on every machine: the four operations and sqrt, nothing
+ * of libm but the exact frexp and ldexp. */
 #ifndef NORMC_ELEMENTARY_H
 #define NORMC_ELEMENTARY_H
 

@@ -1,5 +1,5 @@
-/* The slow, plain road: element by element in double, scaled by a power of two so that nothing leaves
- * its range. For groups near the ends of the exponent range, chosen by the data alone. */
+/* The slow, plain road: element by element in double, scaled by a power of two so that nothing
+ * leaves its range. For groups near the ends of the exponent range, chosen by the data alone. */
 #include "work.h"
 #include <limits.h>
 #include <math.h>
@@ -13,15 +13,15 @@ typedef struct {
 
 static Walk walk(const Work *w, ptrdiff_t group)
 {
-    Walk k = { .w = w };
-    locate(w->plan.kept, w->plan.nkept, group, k.at);
+    Walk k = {.w = w};
+    locate(w->plan->kept, w->plan->nkept, group, k.at);
     return k;
 }
 
 /* The next element in shape order: 1, with its place and value; 0 at the end. */
 static int next(Walk *k, int *included)
 {
-    const Plan *p = &k->w->plan;
+    const Plan *p = k->w->plan;
     const Tensors *t = k->w->t;
     if (k->i == p->runs * p->n)
         return 0;
@@ -59,10 +59,11 @@ static int range(const Work *w, ptrdiff_t group, int *finite)
 }
 
 /* Sums of d = x * 2^-e - k. */
-static void sum(const Work *w, ptrdiff_t group, int e, double k, double *count, double *r, double *q)
+static void sum(const Work *w, ptrdiff_t group, int e, double k, double *count, double *r,
+                double *q)
 {
     Walk step = walk(w, group);
-    Two rs = { 0 }, qs = { 0 };
+    Two rs = {0}, qs = {0};
     int included;
     *count = 0;
     while (next(&step, &included))
@@ -82,10 +83,10 @@ static Moment scaled_moment(const Work *w, ptrdiff_t group, int e)
     double count, r, q, k = 0;
     sum(w, group, e, 0, &count, &r, &q);
     if (count == 0)
-        return (Moment){ 0 };
+        return (Moment){0};
     if (!w->centred)
-        return (Moment){ .count = count, .m2 = q };
-    Two mean = { 0 };
+        return (Moment){.count = count, .m2 = q};
+    Two mean = {0};
     for (int again = 0; again < 2; again++) {
         join(&mean, r / count);
         k = mean.hi;
@@ -94,7 +95,7 @@ static Moment scaled_moment(const Work *w, ptrdiff_t group, int e)
     }
     join(&mean, r / count);
     const double m2 = q - r * (r / count);
-    return (Moment){ count, mean.hi, mean.lo, m2 > 0 ? m2 : 0 };
+    return (Moment){count, mean.hi, mean.lo, m2 > 0 ? m2 : 0};
 }
 
 /* Of range(), made to cover eps: what is then lost of either is nothing beside the other. */
@@ -111,37 +112,37 @@ Moment exact_moment(const Work *w, ptrdiff_t group)
     const int e = range(w, group, &finite);
     Moment m = scaled_moment(w, group, e);
     if (!finite)
-        return (Moment){ m.count, NAN, 0, NAN };
-    return (Moment){ m.count, ldexp(m.hi, e), ldexp(m.lo, e), ldexp(m.m2, 2 * e) };
+        return (Moment){m.count, NAN, 0, NAN};
+    return (Moment){m.count, ldexp(m.hi, e), ldexp(m.lo, e), ldexp(m.m2, 2 * e)};
 }
 
 int scaled_moments(const Work *w, Moment *m)
 {
     int e = INT_MIN, finite;
-    for (ptrdiff_t g = 0; g < w->plan.groups; g++) {
+    for (ptrdiff_t g = 0; g < w->plan->groups; g++) {
         const int own = range(w, g, &finite);
         e = own > e ? own : e;
     }
     e = cover(e, w->job->eps);
-    for (ptrdiff_t g = 0; g < w->plan.groups; g++)
+    for (ptrdiff_t g = 0; g < w->plan->groups; g++)
         m[walk(w, g).at[STAT]] = scaled_moment(w, g, e);
     return e;
 }
 
-/* The statistics to apply, their unit with them: the group's own once more where a double's variance was
- * at stake. */
+/* The statistics to apply, their unit with them: the group's own once more where a double's
+ * variance was at stake. */
 static Fold scaled_fold(const Work *w, ptrdiff_t group, const Fold *f)
 {
     const Job *job = w->job;
     if (w->t->dtype != F64 || job->given_mean || job->kind == SWITCHABLE) {
         const int e = f->e ? 0 : fabs(f->hi) > 0x1p1000 ? 2 : 0; /* x - hi stays finite */
-        return (Fold){ ldexp(f->hi, -e), ldexp(f->lo, -e), ldexp(f->rstd, e), 1, f->e + e };
+        return (Fold){ldexp(f->hi, -e), ldexp(f->lo, -e), ldexp(f->rstd, e), 1, f->e + e};
     }
     int finite;
     const int e = cover(range(w, group, &finite), job->eps);
     const Moment m = scaled_moment(w, group, e);
     const double var = m.count > 0 ? m.m2 / m.count + ldexp(job->eps, -2 * e) : 0;
-    return (Fold){ m.hi, m.lo, var > 0 ? 1 / sqrt(var) : 0, 1, e };
+    return (Fold){m.hi, m.lo, var > 0 ? 1 / sqrt(var) : 0, 1, e};
 }
 
 void exact_group(const Work *w, ptrdiff_t group, const Fold *f)
@@ -151,10 +152,11 @@ void exact_group(const Work *w, ptrdiff_t group, const Fold *f)
     Walk k = walk(w, group);
     while (next(&k, &included)) {
         const double xhat = ((ldexp(k.x, -s.e) - s.hi) - s.lo) * s.rstd;
-        const double y = xhat * parameter(w, w->weight, k.here[PARAM], 1)
-            + parameter(w, w->bias, k.here[PARAM], 0);
+        const double y = xhat * parameter(w, w->weight, k.here[PARAM], 1) +
+                         parameter(w, w->bias, k.here[PARAM], 0);
         const double f64 = included ? y : 0;
         const float f32 = (float)f64;
-        w->kernels->unpack(w->t->y + k.here[Y], 0, w->t->dtype == F64 ? (const void *)&f64 : &f32, 1);
+        w->kernels->unpack(w->t->y + k.here[Y], 0, w->t->dtype == F64 ? (const void *)&f64 : &f32,
+                           1);
     }
 }

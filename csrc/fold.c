@@ -9,23 +9,24 @@ static int carries(const Work *w, double hi, double var, double rstd)
 {
     const int f64 = w->t->dtype == F64;
     const double least = f64 ? 0x1p-1022 : 0x1p-126, most = f64 ? 0x1p1023 : 0x1p127;
-    const double far = f64 ? 0x1p1000 : 0x1p102; /* x - far is finite for every finite x */
+    const double far = f64 ? 0x1p1000 : 0x1p102;   /* x - far is finite for every finite x */
     if (f64 && (var < 0x1p-900 || var > 0x1p1000)) /* squares were lost */
         return 0;
     if (fabs(hi) >= far || w->far_bias)
         return 0;
     if (rstd == 0)
         return 1;
-    const double low = w->vector ? rstd : rstd * w->w_min, high = w->vector ? rstd : rstd * w->w_max;
+    const double low = w->vector ? rstd : rstd * w->w_min,
+                 high = w->vector ? rstd : rstd * w->w_max;
     return !(rstd < least || low < least || high > most);
 }
 
 /* From a mean in two words and a variance that includes eps. NaN in either: a group of NaN. */
 static Fold fold_stats(const Work *w, double mean, double rest, double var)
 {
-    Fold f = { .rstd = var > 0 ? 1 / sqrt(var) : var == 0 ? 0 : NAN };
+    Fold f = {.rstd = var > 0 ? 1 / sqrt(var) : var == 0 ? 0 : NAN};
     if (mean != mean || f.rstd != f.rstd)
-        return (Fold){ .rstd = NAN };
+        return (Fold){.rstd = NAN};
     f.hi = w->t->dtype == F64 ? mean : (double)(float)mean;
     f.lo = (mean - f.hi) + rest;
     f.exact = !carries(w, f.hi, var, f.rstd);
@@ -35,7 +36,7 @@ static Fold fold_stats(const Work *w, double mean, double rest, double var)
 Fold fold(const Work *w, const Moment *m)
 {
     if (m->count == 0)
-        return (Fold){ 0 };
+        return (Fold){0};
     return fold_stats(w, m->hi, m->lo, m->m2 / m->count + w->job->eps);
 }
 
@@ -51,8 +52,8 @@ static double variance(const Moment *m, int correction)
     return m->m2 / (m->count - correction);
 }
 
-/* Moments of n groups of equal count, every step-th of m: mean = m[0].hi + rest, and the variance of all
- * where a group's own has the given correction. */
+/* Moments of n groups of equal count, every step-th of m: mean = m[0].hi + rest, and the variance
+ * of all where a group's own has the given correction. */
 typedef struct {
     double rest, var;
 } Pooled;
@@ -67,7 +68,7 @@ static Pooled pool(const Moment *m, ptrdiff_t n, ptrdiff_t step, int correction)
         const double d = ((m[i * step].hi - m[0].hi) + m[i * step].lo) - rest;
         var += d * d + variance(&m[i * step], m[i * step].count > 1 ? correction : 0);
     }
-    return (Pooled){ rest, var / (double)n };
+    return (Pooled){rest, var / (double)n};
 }
 
 static void softmax(const double *logits, int n, double *share)
@@ -82,8 +83,9 @@ static void softmax(const double *logits, int n, double *share)
 }
 
 /* One group's share of the three, about its own mean so that nothing cancels. */
-static Fold blend_group(const Work *w, const Moment *own, int e, const double *mean, const double *var,
-                        double layer_move, double layer_var, double batch_move, double batch_var)
+static Fold blend_group(const Work *w, const Moment *own, int e, const double *mean,
+                        const double *var, double layer_move, double layer_var, double batch_move,
+                        double batch_var)
 {
     const double move = mean[1] * (layer_move - own->lo) + mean[2] * (batch_move - own->lo);
     const double hi = own->hi + move, part = hi - own->hi;
@@ -100,7 +102,7 @@ int blend(const Work *w, const Grid *g, const Moment *m, int e, Fold *f, Channel
 {
     const Job *job = w->job;
     const Logits *l = &job->logits;
-    double mean[3] = { 0 }, var[3] = { 0 };
+    double mean[3] = {0}, var[3] = {0};
     Pooled *batch = malloc((size_t)g->channels * sizeof *batch);
     if (!batch)
         return -1;
@@ -110,8 +112,9 @@ int blend(const Work *w, const Grid *g, const Moment *m, int e, Fold *f, Channel
         const Moment *first = &m[c * g->channel_step];
         batch[c] = pool(first, g->instances, g->instance_step, job->correction);
         if (channels)
-            channels[c] = (ChannelStat){ ldexp(first->hi + batch[c].rest, e), ldexp(batch[c].var, 2 * e),
-                                         (double)g->instances * first->count < 2 };
+            channels[c] =
+                (ChannelStat){ldexp(first->hi + batch[c].rest, e), ldexp(batch[c].var, 2 * e),
+                              (double)g->instances * first->count < 2};
     }
     for (ptrdiff_t n = 0; n < g->instances; n++) {
         const Moment *row = &m[n * g->instance_step];
@@ -119,10 +122,12 @@ int blend(const Work *w, const Grid *g, const Moment *m, int e, Fold *f, Channel
         for (ptrdiff_t c = 0; c < g->channels; c++) {
             const Moment *own = &row[c * g->channel_step];
             const double layer_move = (row->hi - own->hi) + layer.rest;
-            const double batch_move = job->given_mean ? ldexp(job->given_mean[c], -e) - own->hi
-                                                      : (m[c * g->channel_step].hi - own->hi) + batch[c].rest;
-            f[own - m] = blend_group(w, own, e, mean, var, layer_move, layer.var, batch_move,
-                                     job->given_mean ? ldexp(job->given_var[c], -2 * e) : batch[c].var);
+            const double batch_move = job->given_mean
+                                          ? ldexp(job->given_mean[c], -e) - own->hi
+                                          : (m[c * g->channel_step].hi - own->hi) + batch[c].rest;
+            f[own - m] =
+                blend_group(w, own, e, mean, var, layer_move, layer.var, batch_move,
+                            job->given_mean ? ldexp(job->given_var[c], -2 * e) : batch[c].var);
         }
     }
     free(batch);
@@ -132,7 +137,7 @@ int blend(const Work *w, const Grid *g, const Moment *m, int e, Fold *f, Channel
 void report(const Work *w, const Grid *g, const Moment *m, ChannelStat *channels)
 {
     for (ptrdiff_t c = 0; c < g->channels; c++) {
-        ChannelStat s = { 0 };
+        ChannelStat s = {0};
         double used = 0;
         for (ptrdiff_t n = 0; n < g->instances; n++) {
             const Moment *own = &m[n * g->instance_step + c * g->channel_step];

@@ -1,16 +1,18 @@
-/* The table of kernels: one per instruction set and storage type, all with the same arithmetic in the
- * same order. T is a storage type, A the arithmetic type it computes in (double for F64, else float);
- * pointers are void because one table serves all. Steps are in bytes. */
+/* The table of kernels: one per instruction set and storage type, all with the same arithmetic in
+ * the same order. T is a storage type, A the arithmetic type it computes in (double for F64, else
+ * float); pointers are void because one table serves all. Steps are in bytes. */
 #ifndef NORMC_KERNELS_H
 #define NORMC_KERNELS_H
 #include "tensor.h"
 
-/* Element i of a run is summed in lane i % LANES. Lanes fold to one double, 8 + 8, 4 + 4, 2 + 2, 1 + 1,
- * at the end of each block: BLOCK elements of a run, or as many whole runs as fit.
- * Squares of doubles are not exact, so their lanes are kept short (DESIGN.md, numbers): a sum of
- * equal terms errs by at most 5.4 u of itself. */
+/* Element i of a run is summed in lane i % LANES. Lanes fold to one double, 8 + 8, 4 + 4, 2 + 2, 1
+ * + 1, at the end of each block: BLOCK elements of a run, or as many whole runs as fit. Squares of
+ * doubles are not exact, so their lanes are kept short (DESIGN.md, numbers): a sum of equal terms
+ * errs by at most 5.4 u of itself. */
 enum { LANES = 16, BLOCK = 4096, BLOCK_F64 = 256 };
-enum { STRIP = 256 }; /* rows of a tile of columns that are taken together: their lines stay in L2 */
+enum {
+    STRIP = 256
+}; /* rows of a tile of columns that are taken together: their lines stay in L2 */
 enum { TILE = 128 }; /* columns of one call at most, lanes of a tile are LANES rows of TILE */
 
 static inline ptrdiff_t block(Dtype t)
@@ -32,7 +34,7 @@ typedef struct {
 typedef enum { POW_HALF, POW_THREE_QUARTERS, POW_ONE, POW_OTHER } Power;
 
 typedef struct {
-#define STORED(name, args) void(*name) args;
+#define STORED(name, args)   void(*name) args;
 #define COMPUTED(name, args) void(*name) args;
 #include "kernels/kernels.def"
 #undef STORED

@@ -1,6 +1,6 @@
-/* LocalResponseNorm: a window over channels, so every row of a tile is walked channel by channel. Tiles
- * are columns of whatever axis is nearest. Rows that are not dense, or that y will overwrite, go
- * through a ring of as many rows as the window has. */
+/* LocalResponseNorm: a window over channels, so every row of a tile is walked channel by channel.
+ * Tiles are columns of whatever axis is nearest. Rows that are not dense, or that y will overwrite,
+ * go through a ring of as many rows as the window has. */
 #include "cpu.h"
 #include "elementary.h"
 #include "threads.h"
@@ -12,7 +12,8 @@
 typedef struct {
     Work w;
     const Window *job;
-    ptrdiff_t width, tiles, slots; /* columns of a tile, tiles of a row of columns, rows of the ring */
+    ptrdiff_t width, tiles,
+        slots; /* columns of a tile, tiles of a row of columns, rows of the ring */
     int ring;
     double alpha; /* of one element */
     Power power;
@@ -25,7 +26,8 @@ static double element(const Work *w, const void *row, ptrdiff_t i)
 }
 
 /* One row in double, squares scaled by a power of two: any beta, any magnitude. */
-static void wide_row(const Lrn *l, const void *x, void *y, ptrdiff_t n, const void *const *window, ptrdiff_t size)
+static void wide_row(const Lrn *l, const void *x, void *y, ptrdiff_t n, const void *const *window,
+                     ptrdiff_t size)
 {
     const Window *job = l->job;
     for (ptrdiff_t i = 0; i < n; i++) {
@@ -51,15 +53,16 @@ static void wide_row(const Lrn *l, const void *x, void *y, ptrdiff_t n, const vo
 }
 
 /* The row of channel c, from `rows` held or read; window and scratch are the item's. */
-static void one_row(const Lrn *l, const ptrdiff_t at[STEPS], ptrdiff_t c, ptrdiff_t width, const void *const *rows,
-                    const void **window, Scratch *scratch)
+static void one_row(const Lrn *l, const ptrdiff_t at[STEPS], ptrdiff_t c, ptrdiff_t width,
+                    const void *const *rows, const void **window, Scratch *scratch)
 {
     const Window *job = l->job;
-    const Plan *p = &l->w.plan;
+    const Plan *p = l->w.plan;
     const ptrdiff_t from = c < job->before ? 0 : c - job->before;
-    const ptrdiff_t room = p->n - (c - job->before), end = room > job->size ? c - job->before + job->size : p->n;
+    const ptrdiff_t room = p->n - (c - job->before),
+                    end = room > job->size ? c - job->before + job->size : p->n;
     const void *x = rows[c % l->slots];
-    ptrdiff_t here[STEPS] = { [Y] = at[Y] };
+    ptrdiff_t here[STEPS] = {[Y] = at[Y]};
     int wide = l->power == POW_OTHER;
     for (ptrdiff_t j = from; j < end; j++)
         window[j - from] = rows[j % l->slots];
@@ -77,13 +80,14 @@ static void lrn_item(void *context, ptrdiff_t item)
 {
     Lrn *l = context;
     const Window *job = l->job;
-    const Plan *p = &l->w.plan;
+    const Plan *p = l->w.plan;
     const Loop *columns = &p->kept[p->nkept - 1];
     const ptrdiff_t from = item % l->tiles * l->width, left = columns->n - from;
-    const ptrdiff_t width = left < l->width ? left : l->width, pitch = l->width * arithsize(l->w.t->dtype);
+    const ptrdiff_t width = left < l->width ? left : l->width,
+                    pitch = l->width * arithsize(l->w.t->dtype);
     const ptrdiff_t after = job->size - 1 - job->before;
     Scratch scratch;
-    ptrdiff_t at[STEPS] = { 0 };
+    ptrdiff_t at[STEPS] = {0};
     char *ring = l->ring ? malloc((size_t)(l->slots * pitch)) : NULL;
     const void **rows = malloc((size_t)l->slots * 2 * sizeof *rows);
     if (!rows || (l->ring && !ring)) {
@@ -94,7 +98,7 @@ static void lrn_item(void *context, ptrdiff_t item)
     locate(columns, 1, from, at);
     for (ptrdiff_t c = 0, read = 0; c < p->n; c++) {
         for (; read < p->n && read - after <= c; read++) {
-            ptrdiff_t here[STEPS] = { [X] = at[X] };
+            ptrdiff_t here[STEPS] = {[X] = at[X]};
             locate(p->inner, p->ninner, read, here);
             char *slot = l->ring ? ring + read % l->slots * pitch : NULL;
             rows[read % l->slots] = l->ring ? slot : l->w.t->x + here[X];
@@ -112,7 +116,10 @@ static Power power_of(const Window *job, double alpha)
 {
     if (!(fabs(alpha) < 0x1p10)) /* the kernels' float squares may be lost below it */
         return POW_OTHER;
-    return job->beta == 0.75 ? POW_THREE_QUARTERS : job->beta == 0.5 ? POW_HALF : job->beta == 1 ? POW_ONE : POW_OTHER;
+    return job->beta == 0.75  ? POW_THREE_QUARTERS
+           : job->beta == 0.5 ? POW_HALF
+           : job->beta == 1   ? POW_ONE
+                              : POW_OTHER;
 }
 
 int lrn_forward(const Window *job)
@@ -121,24 +128,27 @@ int lrn_forward(const Window *job)
     Loop axes[MAXLOOPS];
     char shared[MAXLOOPS];
     const Tensors *t = &job->t;
-    Lrn l = { .w = { .t = t, .kernels = kernels(t->dtype) }, .job = job, .alpha = job->alpha / (double)job->size };
+    Plan plan;
+    Lrn l = {.w = {.t = t, .plan = &plan, .kernels = kernels(t->dtype)},
+             .job = job,
+             .alpha = job->alpha / (double)job->size};
     for (int i = 0; i < t->ndim; i++) {
         axes[i] = axis_loop(t, i);
         shared[i] = i == job->axis;
     }
-    plan_make(&l.w.plan, t->ndim, axes, shared, t);
-    plan_columns(&l.w.plan, t);
-    if (l.w.plan.groups == 0 || l.w.plan.n == 0)
+    plan_make(&plan, t->ndim, axes, shared, t);
+    plan_columns(&plan, t);
+    if (l.w.plan->groups == 0 || l.w.plan->n == 0)
         return 0;
-    const ptrdiff_t columns = l.w.plan.kept[l.w.plan.nkept - 1].n;
+    const ptrdiff_t columns = l.w.plan->kept[l.w.plan->nkept - 1].n;
     l.power = power_of(job, l.alpha);
-    l.ring = l.w.plan.pack || t->x == t->y;
-    l.slots = job->size < l.w.plan.n ? job->size : l.w.plan.n;
+    l.ring = l.w.plan->pack || t->x == t->y;
+    l.slots = job->size < l.w.plan->n ? job->size : l.w.plan->n;
     l.width = RING / arithsize(t->dtype) / l.slots / LANES * LANES;
     l.width = l.width < LANES ? LANES : l.width > WIDTH ? WIDTH : l.width;
     l.tiles = (columns + l.width - 1) / l.width;
     const FpState saved = fp_enter();
-    parallel(l.w.plan.groups / columns * l.tiles, lrn_item, &l);
+    parallel(l.w.plan->groups / columns * l.tiles, lrn_item, &l);
     fp_leave(saved);
     return atomic_load(&l.failed) ? -1 : 0;
 }

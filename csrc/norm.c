@@ -7,23 +7,23 @@
 #include <stdint.h>
 #include <stdlib.h>
 
-/* Which elements share a mean, and along what the weight runs. The channel norms see x as (N, C, P),
- * wherever the channel axis stands; the others share the axes that the job names. */
+/* Which elements share a mean, and along what the weight runs. The channel norms see x as (N, C,
+ * P), wherever the channel axis stands; the others share the axes that the job names. */
 static const struct {
     char channels;         /* (N, C, P); else the job's axes, along which the weight runs */
     char over_n, over_p;   /* which of them share */
     char split;            /* C is num_groups groups of channels, which share */
     char centred, blended; /* blended: between take and apply, instance, layer and batch */
 } table[NORMS] = {
-    [BATCH] = { .channels = 1, .over_n = 1, .over_p = 1, .centred = 1 },
-    [INSTANCE] = { .channels = 1, .over_p = 1, .centred = 1 },
-    [GROUP] = { .channels = 1, .over_p = 1, .split = 1, .centred = 1 },
-    [SWITCHABLE] = { .channels = 1, .over_p = 1, .centred = 1, .blended = 1 },
-    [LAYER] = { .centred = 1 },
-    [RMS] = { .centred = 0 },
+    [BATCH] = {.channels = 1, .over_n = 1, .over_p = 1, .centred = 1},
+    [INSTANCE] = {.channels = 1, .over_p = 1, .centred = 1},
+    [GROUP] = {.channels = 1, .over_p = 1, .split = 1, .centred = 1},
+    [SWITCHABLE] = {.channels = 1, .over_p = 1, .centred = 1, .blended = 1},
+    [LAYER] = {.centred = 1},
+    [RMS] = {.centred = 0},
 };
 
-/* ---- axes ------------------------------------------------------------------------------------ */
+/* ---- axes ---------------------------------------------------------------------------- */
 
 /* (N, C, P): the first axis that is not the channels, the channels, the rest. */
 static int channel_axes(const Job *job, Loop *axes, char *shared)
@@ -66,8 +66,8 @@ static int named_axes(const Job *job, Loop *axes, char *shared)
     return job->t.ndim;
 }
 
-/* Statistics are stored in the order of the kept axes as they stand in x: where the channels come first,
- * (C, N). */
+/* Statistics are stored in the order of the kept axes as they stand in x: where the channels come
+ * first, (C, N). */
 static void number_statistics(const Job *job, int naxes, Loop *axes, const char *shared)
 {
     const int channels_first = table[job->kind].channels && job->axis == 0 && !shared[0];
@@ -84,10 +84,11 @@ static void number_statistics(const Job *job, int naxes, Loop *axes, const char 
 static Grid grid(const Job *job, ptrdiff_t groups)
 {
     const ptrdiff_t channels = job->t.shape[job->axis], instances = groups / channels;
-    return job->axis == 0 ? (Grid){ instances, channels, 1, instances } : (Grid){ instances, channels, channels, 1 };
+    return job->axis == 0 ? (Grid){instances, channels, 1, instances}
+                          : (Grid){instances, channels, channels, 1};
 }
 
-/* ---- one call's work ---------------------------------------------------------------------------- */
+/* ---- one call's work ----------------------------------------------------------------- */
 
 static void weight_range(Work *w, ptrdiff_t n)
 {
@@ -123,7 +124,7 @@ static int parameters_of(Work *w, ptrdiff_t n, void **owned)
     const Job *job = w->job;
     w->weight = job->weight;
     w->bias = job->bias;
-    w->vector = w->plan.vector && (job->weight || job->bias);
+    w->vector = w->plan->vector && (job->weight || job->bias);
     if (w->vector && !(job->weight && job->bias)) {
         const int f64 = job->t.dtype == F64;
         *owned = calloc((size_t)n, (size_t)arithsize(job->t.dtype));
@@ -149,7 +150,7 @@ static int parameters_of(Work *w, ptrdiff_t n, void **owned)
 static void items_of(Work *w)
 {
     enum { BATCH_MAX = 16, NEAR = 2048 };
-    const Plan *p = &w->plan;
+    const Plan *p = w->plan;
     if (p->form == COLS) {
         const ptrdiff_t columns = p->kept[p->nkept - 1].n;
         w->batch = TILE;
@@ -162,7 +163,7 @@ static void items_of(Work *w)
     }
 }
 
-/* ---- drivers ------------------------------------------------------------------------------------- */
+/* ---- drivers ------------------------------------------------------------------------- */
 
 typedef struct {
     const Work *w;
@@ -173,8 +174,8 @@ typedef struct {
 
 static ptrdiff_t place(const Work *w, ptrdiff_t group, int operand)
 {
-    ptrdiff_t at[STEPS] = { 0 };
-    locate(w->plan.kept, w->plan.nkept, group, at);
+    ptrdiff_t at[STEPS] = {0};
+    locate(w->plan->kept, w->plan->nkept, group, at);
     return at[operand];
 }
 
@@ -214,11 +215,12 @@ static int by_group(const Work *w)
 {
     const Job *job = w->job;
     Moment *own = NULL, *moments = job->moments;
-    if (job->channels && !moments && !(moments = own = malloc((size_t)w->plan.groups * sizeof *own)))
+    if (job->channels && !moments &&
+        !(moments = own = malloc((size_t)w->plan->groups * sizeof *own)))
         return -1;
-    parallel(w->items, take_item, &(Drive){ w, moments, NULL, STAT });
+    parallel(w->items, take_item, &(Drive){w, moments, NULL, STAT});
     if (job->channels) {
-        const Grid g = grid(job, w->plan.groups);
+        const Grid g = grid(job, w->plan->groups);
         report(w, &g, moments, job->channels);
     }
     free(own);
@@ -229,9 +231,9 @@ static int by_group(const Work *w)
 static int out_of_range(const Work *w, const Moment *m)
 {
     int out = 0;
-    for (ptrdiff_t g = 0; w->t->dtype == F64 && g < w->plan.groups; g++)
-        out |= m[g].m2 / m[g].count + w->job->eps < 0x1p-900 || m[g].m2 > 0x1p1000
-            || fabs(m[g].hi) > 0x1p499;
+    for (ptrdiff_t g = 0; w->t->dtype == F64 && g < w->plan->groups; g++)
+        out |= m[g].m2 / m[g].count + w->job->eps < 0x1p-900 || m[g].m2 > 0x1p1000 ||
+               fabs(m[g].hi) > 0x1p499;
     return out;
 }
 
@@ -239,11 +241,11 @@ static int out_of_range(const Work *w, const Moment *m)
 static int blend_all(const Work *w, const Grid *g, Fold *folds)
 {
     const Job *job = w->job;
-    Moment *own = malloc((size_t)w->plan.groups * sizeof *own);
+    Moment *own = malloc((size_t)w->plan->groups * sizeof *own);
     if (!own)
         return -1;
-    parallel(w->items, take_item, &(Drive){ w, own, NULL, STAT });
-    for (ptrdiff_t i = 0; job->moments && i < w->plan.groups; i++)
+    parallel(w->items, take_item, &(Drive){w, own, NULL, STAT});
+    for (ptrdiff_t i = 0; job->moments && i < w->plan->groups; i++)
         job->moments[i] = own[i];
     const int e = out_of_range(w, own) ? scaled_moments(w, own) : 0;
     const int failed = blend(w, g, own, e, folds, job->channels);
@@ -256,15 +258,15 @@ static int by_phase(const Work *w)
 {
     const Job *job = w->job;
     const int blended = table[job->kind].blended;
-    const Grid g = grid(job, w->plan.groups);
-    Fold *folds = malloc((size_t)(blended ? w->plan.groups : g.channels) * sizeof *folds);
+    const Grid g = grid(job, w->plan->groups);
+    Fold *folds = malloc((size_t)(blended ? w->plan->groups : g.channels) * sizeof *folds);
     int failed = !folds;
     if (!failed && blended)
         failed = blend_all(w, &g, folds);
     else if (!failed)
         fold_given(w, g.channels, folds);
     if (!failed && job->t.y)
-        parallel(w->items, apply_item, &(Drive){ w, NULL, folds, blended ? STAT : PARAM });
+        parallel(w->items, apply_item, &(Drive){w, NULL, folds, blended ? STAT : PARAM});
     free(folds);
     return failed ? -1 : 0;
 }
@@ -273,18 +275,23 @@ int norm_forward(const Job *job)
 {
     Loop axes[MAXLOOPS + 1];
     char shared[MAXLOOPS + 1];
-    Work w = { .t = &job->t, .job = job, .kernels = kernels(job->t.dtype), .centred = table[job->kind].centred };
+    Plan plan;
+    Work w = {.t = &job->t,
+              .plan = &plan,
+              .job = job,
+              .kernels = kernels(job->t.dtype),
+              .centred = table[job->kind].centred};
     void *owned = NULL;
     ptrdiff_t params = 1;
     const int channels = table[job->kind].channels;
     const int naxes = channels ? channel_axes(job, axes, shared) : named_axes(job, axes, shared);
     number_statistics(job, naxes, axes, shared);
-    plan_make(&w.plan, naxes, axes, shared, &job->t);
-    if (w.plan.groups == 0 || w.plan.runs * w.plan.n == 0) {
-        for (ptrdiff_t g = 0; job->moments && g < w.plan.groups; g++)
-            job->moments[g] = (Moment){ 0 };
+    plan_make(&plan, naxes, axes, shared, &job->t);
+    if (w.plan->groups == 0 || w.plan->runs * w.plan->n == 0) {
+        for (ptrdiff_t g = 0; job->moments && g < w.plan->groups; g++)
+            job->moments[g] = (Moment){0};
         for (ptrdiff_t c = 0; job->channels && c < job->t.shape[job->axis]; c++)
-            job->channels[c] = (ChannelStat){ .keep = 1 };
+            job->channels[c] = (ChannelStat){.keep = 1};
         return 0;
     }
     for (int i = 0; i < naxes; i++)

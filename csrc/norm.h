@@ -7,8 +7,8 @@
 /* Rows of the table in norm.c. LAYER also serves standardize and moments. */
 typedef enum { BATCH, INSTANCE, GROUP, SWITCHABLE, LAYER, RMS, NORMS } NormKind;
 
-/* Of `count` elements: their mean hi + lo, and m2 = sum (x - mean)^2. RMS: hi = lo = 0, m2 = sum x^2.
- * count 0: all zero. NaN in m2: an element is not finite. */
+/* Of `count` elements: their mean hi + lo, and m2 = sum (x - mean)^2. RMS: hi = lo = 0, m2 = sum
+ * x^2. count 0: all zero. NaN in m2: an element is not finite. */
 typedef struct {
     double count, hi, lo, m2;
 } Moment;
@@ -28,25 +28,26 @@ typedef struct {
 typedef struct {
     NormKind kind;
     Tensors t;
-    int axis;              /* the channel axis: BATCH, INSTANCE, GROUP, SWITCHABLE */
-    ptrdiff_t num_groups;  /* GROUP; divides the channels */
-    const char *reduce;    /* LAYER, RMS: one flag per axis, 1 where it shares the mean */
-    const void *weight, *bias; /* arithmetic type, contiguous; per channel, or over the reduced axes in
-                                  C order; NULL: ones, zeros */
-    double eps;            /* >= 0 */
+    int axis;                  /* the channel axis: BATCH, INSTANCE, GROUP, SWITCHABLE */
+    ptrdiff_t num_groups;      /* GROUP; divides the channels */
+    const char *reduce;        /* LAYER, RMS: one flag per axis, 1 where it shares the mean */
+    const void *weight, *bias; /* arithmetic type, contiguous; per channel, or over the reduced axes
+                                  in C order; NULL: ones, zeros */
+    double eps;                /* >= 0 */
     const double *given_mean, *given_var; /* per channel: used instead of the batch's (evaluation);
                                              SWITCHABLE: in place of the batch part only */
     Logits logits;
-    int correction;        /* of ChannelStat.var; SWITCHABLE: of the instance variance, and so of all */
-    Moment *moments;       /* out: per group, C order of the kept axes as they stand in x; or NULL */
+    int correction;  /* of ChannelStat.var; SWITCHABLE: of the instance variance, and so of all */
+    Moment *moments; /* out: per group, C order of the kept axes as they stand in x; or NULL */
     ChannelStat *channels; /* out: per channel (BATCH, INSTANCE, SWITCHABLE); or NULL */
 } Job;
 
-/* 0; -1: out of memory, nothing written. y NULL: moments (and channels) only. Empty x: y is untouched,
- * moments have count 0, channels are kept. */
+/* 0; -1: out of memory, nothing written. y NULL: moments (and channels) only. Empty x: y is
+ * untouched, moments have count 0, channels are kept. */
 int norm_forward(const Job *);
 
-/* y = x < 0 ? max(x, floor) * slope : x; slope: one value, or (nslope = channels) one per channel. */
+/* y = x < 0 ? max(x, floor) * slope : x; slope: one value, or (nslope = channels) one per channel.
+ */
 typedef struct {
     Tensors t;
     int axis;

@@ -1,4 +1,5 @@
-/* Pieces of any layout <-> dense scratch: what the fast kernels cannot walk, they see as if they could. */
+/* Pieces of any layout <-> dense scratch: what the fast kernels cannot walk, they see as if they
+ * could. */
 #include "work.h"
 
 /* Elements of one loop, side by side in scratch. */
@@ -13,7 +14,8 @@ static ptrdiff_t along(const Span *s, int operand)
 }
 
 /* fill and included: one value (by 0), or one per element (by 1). */
-static void exclude(const Work *w, const Span *s, void *scratch, const double *fill, double *included, int by)
+static void exclude(const Work *w, const Span *s, void *scratch, const double *fill,
+                    double *included, int by)
 {
     const char *mask = w->t->mask + s->place[MASK];
     const ptrdiff_t step = along(s, MASK);
@@ -29,7 +31,8 @@ static void exclude(const Work *w, const Span *s, void *scratch, const double *f
     }
 }
 
-static void move(const Work *w, Direction d, const Span *s, void *scratch, const double *fill, double *included, int by)
+static void move(const Work *w, Direction d, const Span *s, void *scratch, const double *fill,
+                 double *included, int by)
 {
     const Tensors *t = w->t;
     const double zero = 0;
@@ -47,13 +50,13 @@ static void place_at(Span *s, const ptrdiff_t at[STEPS])
         s->place[j] = at[j];
 }
 
-void move_rows(const Work *w, Direction d, const ptrdiff_t at[STEPS], ptrdiff_t run, ptrdiff_t runs, ptrdiff_t i,
-               ptrdiff_t n, Scratch *scratch, double fill, double *included)
+void move_rows(const Work *w, Direction d, const ptrdiff_t at[STEPS], ptrdiff_t run, ptrdiff_t runs,
+               ptrdiff_t i, ptrdiff_t n, Scratch *scratch, double fill, double *included)
 {
-    const Plan *p = &w->plan;
+    const Plan *p = w->plan;
     const Loop *last = p->ninner ? &p->inner[p->ninner - 1] : NULL;
     char *to = (char *)scratch;
-    Span s = { .along = last };
+    Span s = {.along = last};
     for (ptrdiff_t r = run; r < run + runs; r++)
         for (ptrdiff_t e = i; e < i + n; e += s.n) {
             place_at(&s, at);
@@ -67,12 +70,12 @@ void move_rows(const Work *w, Direction d, const ptrdiff_t at[STEPS], ptrdiff_t 
         }
 }
 
-void move_cols(const Work *w, Direction d, const ptrdiff_t at[STEPS], ptrdiff_t run, ptrdiff_t i, ptrdiff_t n,
-               ptrdiff_t width, Scratch *scratch, const double *fill, double *included)
+void move_cols(const Work *w, Direction d, const ptrdiff_t at[STEPS], ptrdiff_t run, ptrdiff_t i,
+               ptrdiff_t n, ptrdiff_t width, Scratch *scratch, const double *fill, double *included)
 {
-    const Plan *p = &w->plan;
+    const Plan *p = w->plan;
     char *to = (char *)scratch;
-    Span s = { .along = &p->kept[p->nkept - 1], .n = width };
+    Span s = {.along = &p->kept[p->nkept - 1], .n = width};
     for (ptrdiff_t e = i; e < i + n; e++) {
         place_at(&s, at);
         locate(p->run, p->nrun, run, s.place);

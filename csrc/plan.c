@@ -85,8 +85,8 @@ static void share(Plan *p, int naxes, const Loop *axes, const char *shared)
 /* Every element at a multiple of its size: arrays and steps. */
 static int aligned(const Plan *p, const Tensors *t)
 {
-    const Loop *const loops[] = { p->kept, p->run, p->inner };
-    const int n[] = { p->nkept, p->nrun, p->ninner };
+    const Loop *const loops[] = {p->kept, p->run, p->inner};
+    const int n[] = {p->nkept, p->nrun, p->ninner};
     ptrdiff_t bits = (ptrdiff_t)((uintptr_t)t->x | (uintptr_t)t->y);
     for (int l = 0; l < 3; l++)
         for (int i = 0; i < n[l]; i++)
@@ -111,7 +111,8 @@ static void choose(Plan *p, const Tensors *t, Form form)
     const int dense_enough = form == COLS ? dense(last(p->kept, p->nkept), t)
                                           : dense(last(p->inner, p->ninner), t) && p->nrun <= 1;
     p->form = form;
-    p->pack = !(dense_enough && p->ninner <= 1 && t->dtype >= F32 && !t->swapped && !t->mask && aligned(p, t));
+    p->pack = !(dense_enough && p->ninner <= 1 && t->dtype >= F32 && !t->swapped && !t->mask &&
+                aligned(p, t));
 }
 
 void plan_make(Plan *p, int naxes, const Loop *axes, const char *shared, const Tensors *t)
@@ -123,13 +124,14 @@ void plan_make(Plan *p, int naxes, const Loop *axes, const char *shared, const T
     p->runs = extent(p->run, p->nrun);
     p->n = extent(p->inner, p->ninner);
     const Loop *row = last(p->inner, p->ninner), *col = last(p->kept, p->nkept);
-    const int nearer = col && (!row || (!dense(row, t) && magnitude(col->step[X]) < magnitude(row->step[X])));
+    const int nearer =
+        col && (!row || (!dense(row, t) && magnitude(col->step[X]) < magnitude(row->step[X])));
     choose(p, t, nearer && col->n >= COLS_MIN ? COLS : ROWS);
 }
 
 void plan_columns(Plan *p, const Tensors *t)
 {
     if (!p->nkept)
-        p->kept[p->nkept++] = (Loop){ .n = 1 };
+        p->kept[p->nkept++] = (Loop){.n = 1};
     choose(p, t, COLS);
 }

@@ -11,7 +11,8 @@
 #define NORMC_PLAN_H
 #include "tensor.h"
 
-/* What a step moves along: three arrays in bytes, the parameters in elements, the statistics in groups. */
+/* What a step moves along: three arrays in bytes, the parameters in elements, the statistics in
+ * groups. */
 enum { X, Y, MASK, PARAM, STAT, STEPS };
 
 typedef struct {
@@ -25,7 +26,8 @@ enum { MAXLOOPS = MAXD + 1 }; /* a channel axis may be split in two */
 typedef struct {
     Form form;
     int pack;
-    int nkept, nrun, ninner; /* loops of extent 1 are dropped; COLS: the last kept loop is the columns */
+    int nkept, nrun,
+        ninner; /* loops of extent 1 are dropped; COLS: the last kept loop is the columns */
     Loop kept[MAXLOOPS], run[MAXLOOPS], inner[MAXLOOPS];
     ptrdiff_t groups, runs, n;
     int vector; /* the parameters run along the elements of a run, one by one */
@@ -39,8 +41,10 @@ void plan_make(Plan *, int naxes, const Loop *axes, const char *shared, const Te
 /* An axis of t as a loop: no parameters, no statistics. */
 static inline Loop axis_loop(const Tensors *t, int i)
 {
-    return (Loop){ .n = t->shape[i],
-                   .step = { [X] = t->xstep[i], [Y] = t->y ? t->ystep[i] : 0, [MASK] = t->mask ? t->mstep[i] : 0 } };
+    return (Loop){
+        .n = t->shape[i],
+        .step = {
+            [X] = t->xstep[i], [Y] = t->y ? t->ystep[i] : 0, [MASK] = t->mask ? t->mstep[i] : 0}};
 }
 
 /* Walks columns whatever is nearest: for what has no sums, and so no order to keep. */

@@ -1,4 +1,5 @@
-/* Work in fixed items: their number depends on the shape alone, threads choose only who runs them. */
+/* Work in fixed items: their number depends on the shape alone, threads choose only who runs them.
+ */
 #ifndef NORMC_THREADS_H
 #define NORMC_THREADS_H
 #include <stddef.h>

@@ -13,13 +13,13 @@ typedef struct {
     const Job *job; /* NULL where there are no statistics */
     const Kernels *kernels;
     int centred;
-    ptrdiff_t items, tiles; /* tiles of one row of columns; 1 in ROWS */
-    ptrdiff_t batch;        /* groups of an item at most, <= TILE */
-    int vector; /* weight and bias run along the elements of a run: both are there */
-    const void *weight, *bias;  /* of the arithmetic type; NULL: 1, 0 */
-    double w_min, w_max; /* magnitudes of the weights that scale whole runs, zeros aside */
-    int far_bias;        /* a bias so large that adding it could bring an overflow back */
-    Plan plan;
+    ptrdiff_t items, tiles;    /* tiles of one row of columns; ROWS: all items */
+    ptrdiff_t batch;           /* groups of an item at most, <= TILE */
+    int vector;                /* weight and bias run along the elements of a run: both are there */
+    const void *weight, *bias; /* of the arithmetic type; NULL: 1, 0 */
+    double w_min, w_max;       /* magnitudes of the weights that scale whole runs, zeros aside */
+    int far_bias;              /* a bias so large that adding it could bring an overflow back */
+    const Plan *plan;
 } Work;
 
 /* A group's statistics as they are applied: hi + lo is the mean, hi exact in the arithmetic type.
@@ -44,7 +44,7 @@ static inline void join(Two *t, double x)
 /* Groups first .. first + count - 1 of an item. */
 static inline void item_groups(const Work *w, ptrdiff_t item, ptrdiff_t *first, ptrdiff_t *count)
 {
-    const Plan *p = &w->plan;
+    const Plan *p = w->plan;
     const ptrdiff_t row = p->form == COLS ? p->kept[p->nkept - 1].n : p->groups;
     const ptrdiff_t at = item % w->tiles * w->batch;
     *first = item / w->tiles * row + at;
@@ -71,22 +71,22 @@ static inline const void *parameters(const Work *w, const void *values, ptrdiff_
 }
 
 /* pack.c: moves a piece between memory and scratch: `runs` runs (all of each, or one run's elements
- * i .. i + n - 1), or n rows of `width` columns. `at` is the place of the group, or of its first column.
- * IN: excluded elements become fill (of each column), the others are counted in included (of each
- * column). OUT: excluded elements become 0. */
+ * i .. i + n - 1), or n rows of `width` columns. `at` is the place of the group, or of its first
+ * column. IN: excluded elements become fill (of each column), the others are counted in included
+ * (of each column). OUT: excluded elements become 0. */
 typedef enum { IN, OUT } Direction;
-void move_rows(const Work *, Direction, const ptrdiff_t at[STEPS], ptrdiff_t run, ptrdiff_t runs, ptrdiff_t i,
-               ptrdiff_t n, Scratch *, double fill, double *included);
-void move_cols(const Work *, Direction, const ptrdiff_t at[STEPS], ptrdiff_t run, ptrdiff_t i, ptrdiff_t n,
-               ptrdiff_t width, Scratch *, const double *fill, double *included);
+void move_rows(const Work *, Direction, const ptrdiff_t at[STEPS], ptrdiff_t run, ptrdiff_t runs,
+               ptrdiff_t i, ptrdiff_t n, Scratch *, double fill, double *included);
+void move_cols(const Work *, Direction, const ptrdiff_t at[STEPS], ptrdiff_t run, ptrdiff_t i,
+               ptrdiff_t n, ptrdiff_t width, Scratch *, const double *fill, double *included);
 
 /* moments.c: the moments of an item's groups, in plan order. */
 void take(const Work *, ptrdiff_t first, ptrdiff_t count, Moment *);
 /* apply.c: normalises an item's groups. */
 void apply(const Work *, ptrdiff_t first, ptrdiff_t count, const Fold *);
 
-/* Statistics of N x C groups, in the order of Moments: group (n, c) is n * instance_step + c * channel_step.
- * BatchNorm has one instance. */
+/* Statistics of N x C groups, in the order of Moments: group (n, c) is n * instance_step + c *
+ * channel_step. BatchNorm has one instance. */
 typedef struct {
     ptrdiff_t instances, channels, instance_step, channel_step;
 } Grid;
@@ -94,7 +94,8 @@ typedef struct {
 /* fold.c: moments, eps, parameters -> what is applied. */
 Fold fold(const Work *, const Moment *);
 void fold_given(const Work *, ptrdiff_t channels, Fold *);
-/* SwitchableNorm's blend of instance, layer and batch, moments and folds in units of 2^e; -1: out of memory. */
+/* SwitchableNorm's blend of instance, layer and batch, moments and folds in units of 2^e; -1: out
+ * of memory. */
 int blend(const Work *, const Grid *, const Moment *, int e, Fold *, ChannelStat *channels);
 /* What running statistics take in: the mean over instances of mean and variance. */
 void report(const Work *, const Grid *, const Moment *, ChannelStat *channels);
@@ -102,6 +103,6 @@ void report(const Work *, const Grid *, const Moment *, ChannelStat *channels);
 /* exact.c: element by element in scaled double, for what the fast road cannot carry. */
 Moment exact_moment(const Work *, ptrdiff_t group);
 /* The moments of all groups in units of 2^e, by STAT; returns e. */
-int    scaled_moments(const Work *, Moment *);
-void   exact_group(const Work *, ptrdiff_t group, const Fold *);
+int scaled_moments(const Work *, Moment *);
+void exact_group(const Work *, ptrdiff_t group, const Fold *);
 #endif

@@ -33,8 +33,8 @@ INLINE vs narrow_vector_f16(vf v)
 INLINE vf widen_vector_f16(vs h)
 {
     const vu u = __builtin_convertvector(h, vu), a = u & 0x7fff;
-    const vu special = (vu)(a >= 0x7c00);                 /* infinity and NaN keep the top exponent */
-    const vf v = (vf)(a << 13) * 0x1p112f;                /* rebias; a subnormal becomes normal */
+    const vu special = (vu)(a >= 0x7c00);  /* infinity and NaN keep the top exponent */
+    const vf v = (vf)(a << 13) * 0x1p112f; /* rebias; a subnormal becomes normal */
     return (vf)((vu)v | (special & 0x7f800000) | ((u & 0x8000) << 16));
 }
 INLINE vs narrow_vector_f16(vf v)
@@ -42,39 +42,40 @@ INLINE vs narrow_vector_f16(vf v)
     const vu u = (vu)v, a = u & 0x7fffffff;
     const vu nan = (vu)(a > 0x7f800000), huge = (vu)(a >= 0x47800000), tiny = (vu)(a < 0x38800000);
     const vu normal = (a - 0x38000000 + 0xfff + ((a >> 13) & 1)) >> 13;
-    const vf zero = { 0 };
-    const vu small = (vu)((vf)(a & tiny) + (zero + 0.5f)) - 0x3f000000; /* 0.5 has the ulp 2^-24 wanted */
+    const vf zero = {0};
+    const vu small =
+        (vu)((vf)(a & tiny) + (zero + 0.5f)) - 0x3f000000; /* 0.5 has the ulp 2^-24 wanted */
     const vu half = (normal & ~tiny & ~huge) | (small & tiny) | (huge & 0x7c00) | (nan & 0x200);
     return __builtin_convertvector(half | ((u >> 16) & 0x8000), vs);
 }
 #endif
 
-#define HALF(TYPE)                                                                                        \
-    static void widen_run_##TYPE(void *to, const char *x, ptrdiff_t n)                                    \
-    {                                                                                                     \
-        for (ptrdiff_t i = 0; i < n; i += FW) {                                                           \
-            const size_t m = (size_t)(n - i < FW ? n - i : FW);                                           \
-            vs h = { 0 };                                                                                 \
-            if (m == FW)                                                                                  \
-                memcpy(&h, x + 2 * i, sizeof h);                                                          \
-            else                                                                                          \
-                memcpy(&h, x + 2 * i, 2 * m);                                                             \
-            const vf v = widen_vector_##TYPE(h);                                                          \
-            memcpy((float *)to + i, &v, m == FW ? sizeof v : 4 * m);                                      \
-        }                                                                                                 \
-    }                                                                                                     \
-    static void narrow_run_##TYPE(char *y, const void *from, ptrdiff_t n)                                 \
-    {                                                                                                     \
-        for (ptrdiff_t i = 0; i < n; i += FW) {                                                           \
-            const size_t m = (size_t)(n - i < FW ? n - i : FW);                                           \
-            vf v = { 0 };                                                                                 \
-            if (m == FW)                                                                                  \
-                memcpy(&v, (const float *)from + i, sizeof v);                                            \
-            else                                                                                          \
-                memcpy(&v, (const float *)from + i, 4 * m);                                               \
-            const vs h = narrow_vector_##TYPE(v);                                                         \
-            memcpy(y + 2 * i, &h, m == FW ? sizeof h : 2 * m);                                            \
-        }                                                                                                 \
+#define HALF(TYPE)                                                        \
+    static void widen_run_##TYPE(void *to, const char *x, ptrdiff_t n)    \
+    {                                                                     \
+        for (ptrdiff_t i = 0; i < n; i += FW) {                           \
+            const size_t m = (size_t)(n - i < FW ? n - i : FW);           \
+            vs h = {0};                                                   \
+            if (m == FW)                                                  \
+                memcpy(&h, x + 2 * i, sizeof h);                          \
+            else                                                          \
+                memcpy(&h, x + 2 * i, 2 * m);                             \
+            const vf v = widen_vector_##TYPE(h);                          \
+            memcpy((float *)to + i, &v, m == FW ? sizeof v : 4 * m);      \
+        }                                                                 \
+    }                                                                     \
+    static void narrow_run_##TYPE(char *y, const void *from, ptrdiff_t n) \
+    {                                                                     \
+        for (ptrdiff_t i = 0; i < n; i += FW) {                           \
+            const size_t m = (size_t)(n - i < FW ? n - i : FW);           \
+            vf v = {0};                                                   \
+            if (m == FW)                                                  \
+                memcpy(&v, (const float *)from + i, sizeof v);            \
+            else                                                          \
+                memcpy(&v, (const float *)from + i, 4 * m);               \
+            const vs h = narrow_vector_##TYPE(v);                         \
+            memcpy(y + 2 * i, &h, m == FW ? sizeof h : 2 * m);            \
+        }                                                                 \
     }
 HALF(f16)
 HALF(bf16)

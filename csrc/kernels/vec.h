@@ -12,20 +12,23 @@
 
 #ifdef __AVX2__
 enum { VB = 32 };
+#define LANE_NUMBERS {0, 1, 2, 3}
 #else
 enum { VB = 16 };
+#define LANE_NUMBERS {0, 1}
 #endif
 enum { DW = VB / 8, NV = LANES / DW }; /* doubles in a vector, vectors that hold the lanes */
 
-#define INLINE static inline __attribute__((always_inline))
-#define UNROLL _Pragma("GCC unroll 16")
+#define INLINE     static inline __attribute__((always_inline))
+#define UNROLL     _Pragma("GCC unroll 16")
 #define CAT_(a, b) a##_##b
-#define CAT(a, b) CAT_(a, b)
+#define CAT(a, b)  CAT_(a, b)
 
 typedef double vd __attribute__((vector_size(VB)));
 typedef float vf __attribute__((vector_size(VB)));
 typedef float vh __attribute__((vector_size(VB / 2))); /* as many floats as vd has doubles */
 typedef int32_t vi __attribute__((vector_size(VB)));
+typedef int64_t vl __attribute__((vector_size(VB)));
 
 INLINE vd load_vd(const double *p)
 {
@@ -63,6 +66,33 @@ INLINE vd widen_f32(const float *p)
     vh v;
     memcpy(&v, p, sizeof v);
     return __builtin_convertvector(v, vd);
+#endif
+}
+
+/* The first m of DW elements as doubles, zero for the others, which are not read. */
+INLINE vd widen_part_f64(const double *p, ptrdiff_t m)
+{
+#ifdef __AVX2__
+    const vl lane = LANE_NUMBERS;
+    return (vd)_mm256_maskload_pd(p, (__m256i)(lane < m));
+#else
+    double part[DW] = {0};
+    for (ptrdiff_t i = 0; i < m && i < DW; i++)
+        part[i] = p[i];
+    return load_vd(part);
+#endif
+}
+INLINE vd widen_part_f32(const float *p, ptrdiff_t m)
+{
+#ifdef __AVX2__
+    const __m128i lane = _mm_set_epi32(3, 2, 1, 0);
+    const __m128i there = _mm_cmplt_epi32(lane, _mm_set1_epi32(m < DW ? (int)m : DW));
+    return (vd)_mm256_cvtps_pd(_mm_maskload_ps(p, there));
+#else
+    float part[DW] = {0};
+    for (ptrdiff_t i = 0; i < m && i < DW; i++)
+        part[i] = p[i];
+    return widen_f32(part);
 #endif
 }
 
@@ -105,8 +135,15 @@ INLINE vd sqrt_vd(vd v)
 INLINE double fold_lanes(const vd *lanes)
 {
     vd d[NV];
-    UNROLL for (int j = 0; j < NV; j++) d[j] = lanes[j];
-    UNROLL for (int h = NV / 2; h; h /= 2) UNROLL for (int j = 0; j < h; j++) d[j] += d[j + h];
+    UNROLL
+    for (int j = 0; j < NV; j++)
+        d[j] = lanes[j];
+    UNROLL
+    for (int h = NV / 2; h; h /= 2) {
+        UNROLL
+        for (int j = 0; j < h; j++)
+            d[j] += d[j + h];
+    }
 #if defined(__AVX2__)
     return (d[0][0] + d[0][2]) + (d[0][1] + d[0][3]);
 #else

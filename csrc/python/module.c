@@ -128,9 +128,10 @@ static PyObject *config(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(none))
     }
     if (names == NULL)
         return NULL;
-    return Py_BuildValue("{ssssssssssssssN}", "version", NORMC_VERSION, "compiler", COMPILER, "numpy_built",
-                         NORMC_NUMPY_BUILT, "cpu_found", cpu_names[cpu_found()], "cpu_used",
-                         cpu_names[cpu_in_use()], "cpu_names", names);
+    return Py_BuildValue("{s:s, s:s, s:s, s:s, s:s, s:N}", "version", NORMC_VERSION, "compiler",
+                         COMPILER, "numpy_built", NORMC_NUMPY_BUILT, "cpu_found",
+                         cpu_names[cpu_found()], "cpu_used", cpu_names[cpu_in_use()], "cpu_names",
+                         names);
 }
 
 static PyMethodDef internals[] = {

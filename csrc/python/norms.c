@@ -1,5 +1,7 @@
 #include "norms.h"
 
+#include "arguments.h"
+
 void call_init(Call *c, State *state, NormKind kind)
 {
     operands_init(&c->o, state);
