@@ -5,20 +5,22 @@
 #include <stdlib.h>
 
 /* Can the arithmetic type carry ((x - hi) - lo) * scale + shift without leaving its range? */
-static int carries(const Work *w, double hi, double var, double rstd)
+static int carries(const Work *w, const Fold *f, double var)
 {
     const int f64 = w->t->dtype == F64;
     const double least = f64 ? 0x1p-1022 : 0x1p-126, most = f64 ? 0x1p1023 : 0x1p127;
     const double far = f64 ? 0x1p1000 : 0x1p102;   /* x - far is finite for every finite x */
     if (f64 && (var < 0x1p-900 || var > 0x1p1000)) /* squares were lost */
         return 0;
-    if (fabs(hi) >= far || w->far_bias)
+    if (fabs(f->hi) >= far || w->far_bias)
         return 0;
-    if (rstd == 0)
+    if (!f64 && f->rstd > 1 && fabs(f->lo) < least && (double)(float)f->lo != f->lo)
+        return 0; /* what the mean loses to underflow would show */
+    if (f->rstd == 0)
         return 1;
-    const double low = w->vector ? rstd : rstd * w->w_min,
-                 high = w->vector ? rstd : rstd * w->w_max;
-    return !(rstd < least || low < least || high > most);
+    const double low = w->vector ? f->rstd : f->rstd * w->w_min;
+    const double high = w->vector ? f->rstd : f->rstd * w->w_max;
+    return !(f->rstd < least || low < least || high > most);
 }
 
 /* From a mean in two words and a variance that includes eps. NaN in either: a group of NaN. */
@@ -29,7 +31,7 @@ static Fold fold_stats(const Work *w, double mean, double rest, double var)
         return (Fold){.rstd = NAN};
     f.hi = w->t->dtype == F64 ? mean : (double)(float)mean;
     f.lo = (mean - f.hi) + rest;
-    f.exact = !carries(w, f.hi, var, f.rstd);
+    f.exact = !carries(w, &f, var);
     return f;
 }
 
@@ -53,22 +55,27 @@ static double variance(const Moment *m, int correction)
 }
 
 /* Moments of n groups of equal count, every step-th of m: mean = m[0].hi + rest, and the variance
- * of all where a group's own has the given correction. */
+ * of all. The correction is of the groups' own variance; where they are single elements (two
+ * logits), of the variance between them. */
 typedef struct {
     double rest, var;
 } Pooled;
 
-static Pooled pool(const Moment *m, ptrdiff_t n, ptrdiff_t step, int correction)
+static Pooled pool(const Work *w, const Moment *m, ptrdiff_t n, ptrdiff_t step)
 {
-    double rest = 0, var = 0;
+    const int correction = w->job->correction, single = w->job->logits.n == 2;
+    double rest = 0, within = 0, between = 0;
     for (ptrdiff_t i = 0; i < n; i++)
         rest += (m[i * step].hi - m[0].hi) + m[i * step].lo;
     rest /= (double)n;
     for (ptrdiff_t i = 0; i < n; i++) {
         const double d = ((m[i * step].hi - m[0].hi) + m[i * step].lo) - rest;
-        var += d * d + variance(&m[i * step], m[i * step].count > 1 ? correction : 0);
+        between += d * d;
+        within += single ? 0 : variance(&m[i * step], m[i * step].count > 1 ? correction : 0);
     }
-    return (Pooled){rest, var / (double)n};
+    const double var =
+        within / (double)n + between / (double)(single && n > 1 ? n - correction : n);
+    return (Pooled){rest, var};
 }
 
 static void softmax(const double *logits, int n, double *share)
@@ -110,7 +117,7 @@ int blend(const Work *w, const Grid *g, const Moment *m, int e, Fold *f, Channel
     softmax(l->var, l->n, var + 3 - l->n);
     for (ptrdiff_t c = 0; c < g->channels; c++) {
         const Moment *first = &m[c * g->channel_step];
-        batch[c] = pool(first, g->instances, g->instance_step, job->correction);
+        batch[c] = pool(w, first, g->instances, g->instance_step);
         if (channels)
             channels[c] =
                 (ChannelStat){ldexp(first->hi + batch[c].rest, e), ldexp(batch[c].var, 2 * e),
@@ -118,7 +125,7 @@ int blend(const Work *w, const Grid *g, const Moment *m, int e, Fold *f, Channel
     }
     for (ptrdiff_t n = 0; n < g->instances; n++) {
         const Moment *row = &m[n * g->instance_step];
-        const Pooled layer = pool(row, g->channels, g->channel_step, job->correction);
+        const Pooled layer = pool(w, row, g->channels, g->channel_step);
         for (ptrdiff_t c = 0; c < g->channels; c++) {
             const Moment *own = &row[c * g->channel_step];
             const double layer_move = (row->hi - own->hi) + layer.rest;
