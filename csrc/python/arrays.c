@@ -7,7 +7,8 @@ static int is_bfloat16(State *state, PyArray_Descr *descr)
 {
     if (state->bfloat16)
         return descr->typeobj == state->bfloat16->typeobj;
-    if (descr->kind != 'V' || PyDataType_ELSIZE(descr) != 2 || !PyTypeNum_ISUSERDEF(descr->type_num))
+    if (descr->kind != 'V' || PyDataType_ELSIZE(descr) != 2 ||
+        !PyTypeNum_ISUSERDEF(descr->type_num))
         return 0;
     PyObject *name = PyUnicode_FromString("ml_dtypes"), *module = NULL, *type = NULL;
     if (name)
@@ -91,8 +92,8 @@ static void name_argument(const char *name)
         return;
     PyErr_Fetch(&type, &cause, &trace);
     PyErr_NormalizeException(&type, &cause, &trace);
-    PyObject *kind = PyErr_GivenExceptionMatches(type, PyExc_TypeError) ? PyExc_TypeError
-                                                                        : PyExc_ValueError;
+    PyObject *kind =
+        PyErr_GivenExceptionMatches(type, PyExc_TypeError) ? PyExc_TypeError : PyExc_ValueError;
     PyErr_Format(kind, "%s: %S", name, cause);
     Py_XDECREF(type);
     Py_XDECREF(trace);
@@ -210,7 +211,8 @@ int operands_convert(Operands *o, PyObject *x, PyObject *where, PyObject *out)
 {
     int dtype;
     o->writes = out != NULL;
-    if (o->writes && out != Py_None) {
+    o->given = o->writes && out != Py_None;
+    if (o->given) {
         if (!PyArray_Check(out)) {
             PyErr_Format(PyExc_TypeError, "out must be an ndarray, not %s", Py_TYPE(out)->tp_name);
             return -1;

@@ -10,10 +10,10 @@ _Static_assert(sizeof(npy_intp) == sizeof(ptrdiff_t), "NumPy's sizes are the cor
 typedef struct {
     State *state;
     PyArrayObject *x, *where, *y; /* where NULL: no mask */
-    int writes;                   /* 0: there is no y */
+    int writes, given;            /* there is a y; it is the caller's */
     PyObject *result;             /* y as the caller gets it: `out` itself if it was given */
     Tensors t;
-    npy_intp where_steps[MAXD];   /* broadcast to x; only where t.mask is set */
+    npy_intp where_steps[MAXD]; /* broadcast to x; only where t.mask is set */
 } Operands;
 
 /* Everything NULL: what clear() needs. */
@@ -29,8 +29,8 @@ int parameter_convert(State *, PyObject *, const char *name, PyArrayObject **arr
 /* Any ndarray of a supported floating dtype, as its base class; the memory is the caller's. */
 int shared_convert(State *, PyObject *, const char *name, PyArrayObject **array);
 
-/* Then, once the shapes have been checked: broadcasts the mask, checks or makes y, and copies inputs
- * that share memory with it. No Python code runs here or below. */
+/* Then, once the shapes have been checked: broadcasts the mask, checks or makes y, and copies
+ * inputs that share memory with it. No Python code runs here or below. */
 int operands_place(Operands *);
 /* The parameter's elements in C order and in the arithmetic type; NULL for none. */
 int parameter_place(const Operands *, PyArrayObject **array, const void **data);

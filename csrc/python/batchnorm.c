@@ -4,21 +4,21 @@
 #include "norms.h"
 #include <structmember.h>
 
-enum { WEIGHT, BIAS, RUNNING_MEAN, RUNNING_VAR, TRACKED, ARRAYS };
+enum { WEIGHT, BIAS, RUNNING_MEAN, RUNNING_VAR, TRACKED, ARRAYS, EPS = ARRAYS, MOMENTUM, OBJECTS };
 static const char *const array_names[ARRAYS] = {"weight", "bias", "running_mean", "running_var",
                                                 "num_batches_tracked"};
 
 typedef struct {
-    PyObject_HEAD
-    vectorcallfunc call;
-    State *state;             /* the module's, which the type keeps alive */
-    PyObject *arrays[ARRAYS]; /* ndarrays, or NULL: None */
+    PyObject_HEAD vectorcallfunc call;
+    State *state;               /* the module's, which the type keeps alive */
+    PyObject *objects[OBJECTS]; /* ndarrays, eps and momentum as given; NULL: None */
     Py_ssize_t num_features, axis;
     double eps, momentum;
-    int correction, cumulative; /* cumulative: momentum is None */
-    int least_rank, most_rank;  /* of x */
+    int cumulative; /* momentum is None */
+    int correction;
+    int least_rank, most_rank; /* of x */
     int affine, track_running_stats, training, frozen;
-    int ready;                  /* __init__ has been through */
+    int ready; /* __init__ has been through */
 } BatchNorm;
 
 /* ---- the call -------------------------------------------------------------------------------- */
@@ -36,9 +36,9 @@ static int rank_check(const BatchNorm *bn, int ndim)
     return -1;
 }
 
-static PyObject *array_or_none(const BatchNorm *bn, int which)
+static PyObject *object_or_none(const BatchNorm *bn, int which)
 {
-    return bn->arrays[which] ? bn->arrays[which] : Py_None;
+    return bn->objects[which] ? bn->objects[which] : Py_None;
 }
 
 /* The layer as it stands now; other threads may change it while the norm is computed. *tracked: the
@@ -46,22 +46,22 @@ static PyObject *array_or_none(const BatchNorm *bn, int which)
 static int snapshot(const BatchNorm *bn, Call *c, PyArrayObject **tracked)
 {
     const int training = bn->training && !bn->frozen, track = bn->track_running_stats;
-    c->use_batch = training || !(bn->arrays[RUNNING_MEAN] || bn->arrays[RUNNING_VAR]);
+    c->use_batch = training || !(bn->objects[RUNNING_MEAN] || bn->objects[RUNNING_VAR]);
     c->momentum = bn->cumulative ? 0 : bn->momentum;
     c->job.eps = bn->eps;
     c->job.correction = bn->correction;
-    if (training && track && bn->arrays[TRACKED]) {
-        *tracked = (PyArrayObject *)Py_NewRef(bn->arrays[TRACKED]);
+    if (training && track && bn->objects[TRACKED]) {
+        *tracked = (PyArrayObject *)Py_NewRef(bn->objects[TRACKED]);
         if (!PyArray_ISWRITEABLE(*tracked)) {
             PyErr_SetString(PyExc_ValueError, "num_batches_tracked is read-only");
             return -1;
         }
     }
-    if (parameters_convert(c, array_or_none(bn, WEIGHT), array_or_none(bn, BIAS)) < 0)
+    if (parameters_convert(c, object_or_none(bn, WEIGHT), object_or_none(bn, BIAS)) < 0)
         return -1;
     if (training && !track)
         return 0;
-    return running_convert(c, array_or_none(bn, RUNNING_MEAN), array_or_none(bn, RUNNING_VAR));
+    return running_convert(c, object_or_none(bn, RUNNING_MEAN), object_or_none(bn, RUNNING_VAR));
 }
 
 /* Batches of which nothing enters the statistics do not count. */
@@ -121,17 +121,26 @@ static int refuse_deletion(PyObject *value, const char *name)
     return -1;
 }
 
-static PyObject *get_array(PyObject *self, void *which)
+static PyObject *get_object(PyObject *self, void *which)
 {
-    return Py_NewRef(array_or_none((BatchNorm *)self, (int)(intptr_t)which));
+    return Py_NewRef(object_or_none((BatchNorm *)self, (int)(intptr_t)which));
 }
 
-/* The counter is kept as an int64 that can be written in place. */
+/* The counter is an int64 that can be written in place. */
 static PyArrayObject *as_counter(PyObject *value)
 {
-    PyObject *array = PyArray_FROMANY(value, NPY_INT64, 0, 0, NPY_ARRAY_BEHAVED);
-    if (array == NULL)
-        PyErr_SetString(PyExc_TypeError, "num_batches_tracked must be an integer or a 0-d array");
+    if (PyArray_Check(value)) {
+        PyArrayObject *array = (PyArrayObject *)value;
+        if (PyArray_TYPE(array) == NPY_INT64 && PyArray_NDIM(array) == 0 &&
+            PyArray_ISBEHAVED(array))
+            return (PyArrayObject *)Py_NewRef(value);
+    }
+    Py_ssize_t count;
+    if (as_size(value, array_names[TRACKED], &count) < 0)
+        return NULL;
+    PyObject *array = PyArray_SimpleNew(0, NULL, NPY_INT64);
+    if (array)
+        *(int64_t *)PyArray_DATA((PyArrayObject *)array) = count;
     return (PyArrayObject *)array;
 }
 
@@ -156,7 +165,8 @@ static int set_array(PyObject *self, PyObject *value, void *closure)
     if (refuse_deletion(value, array_names[which]) < 0)
         return -1;
     if (!bn->ready) {
-        PyErr_Format(PyExc_RuntimeError, "%s.__init__() has not been called", Py_TYPE(self)->tp_name);
+        PyErr_Format(PyExc_RuntimeError, "%s.__init__() has not been called",
+                     Py_TYPE(self)->tp_name);
         return -1;
     }
     if (value != Py_None) {
@@ -164,28 +174,19 @@ static int set_array(PyObject *self, PyObject *value, void *closure)
         if (array == NULL)
             return -1;
     }
-    Py_XSETREF(bn->arrays[which], (PyObject *)array);
+    Py_XSETREF(bn->objects[which], (PyObject *)array);
     return 0;
-}
-
-static PyObject *get_eps(PyObject *self, void *Py_UNUSED(closure))
-{
-    return PyFloat_FromDouble(((BatchNorm *)self)->eps);
 }
 
 static int set_eps(PyObject *self, PyObject *value, void *Py_UNUSED(closure))
 {
+    BatchNorm *bn = (BatchNorm *)self;
     double eps;
     if (refuse_deletion(value, "eps") < 0 || as_eps(value, &eps) < 0)
         return -1;
-    ((BatchNorm *)self)->eps = eps;
+    bn->eps = eps;
+    Py_XSETREF(bn->objects[EPS], Py_NewRef(value));
     return 0;
-}
-
-static PyObject *get_momentum(PyObject *self, void *Py_UNUSED(closure))
-{
-    const BatchNorm *bn = (BatchNorm *)self;
-    return bn->cumulative ? Py_NewRef(Py_None) : PyFloat_FromDouble(bn->momentum);
 }
 
 static int set_momentum(PyObject *self, PyObject *value, void *Py_UNUSED(closure))
@@ -195,8 +196,9 @@ static int set_momentum(PyObject *self, PyObject *value, void *Py_UNUSED(closure
     if (refuse_deletion(value, "momentum") < 0 ||
         (value != Py_None && as_finite(value, "momentum", &momentum) < 0))
         return -1;
-    bn->cumulative = value == Py_None;
     bn->momentum = momentum;
+    bn->cumulative = value == Py_None;
+    Py_XSETREF(bn->objects[MOMENTUM], Py_NewRef(value));
     return 0;
 }
 
@@ -232,15 +234,16 @@ static int set_flag(PyObject *self, PyObject *value, void *closure)
 }
 
 static PyGetSetDef fields[] = {
-    {"weight", get_array, set_array, "Scale of each channel, or None.", (void *)WEIGHT},
-    {"bias", get_array, set_array, "Shift of each channel, or None.", (void *)BIAS},
-    {"running_mean", get_array, set_array, "Averaged batch means, or None.", (void *)RUNNING_MEAN},
-    {"running_var", get_array, set_array, "Averaged batch variances, or None.",
+    {"weight", get_object, set_array, "Scale of each channel, or None.", (void *)WEIGHT},
+    {"bias", get_object, set_array, "Shift of each channel, or None.", (void *)BIAS},
+    {"running_mean", get_object, set_array, "Averaged batch means, or None.", (void *)RUNNING_MEAN},
+    {"running_var", get_object, set_array, "Averaged batch variances, or None.",
      (void *)RUNNING_VAR},
-    {"num_batches_tracked", get_array, set_array, "Batches averaged so far, 0-d int64, or None.",
+    {"num_batches_tracked", get_object, set_array, "Batches averaged so far, 0-d int64, or None.",
      (void *)TRACKED},
-    {"eps", get_eps, set_eps, "Added to the variance.", NULL},
-    {"momentum", get_momentum, set_momentum, "Weight of the new batch; None: cumulative mean.", NULL},
+    {"eps", get_object, set_eps, "Added to the variance.", (void *)EPS},
+    {"momentum", get_object, set_momentum, "Weight of the new batch; None: cumulative mean.",
+     (void *)MOMENTUM},
     {"affine", get_flag, set_flag, "There is a weight.", (void *)&flags[0]},
     {"track_running_stats", get_flag, set_flag, "Training updates the running statistics.",
      (void *)&flags[1]},
@@ -259,7 +262,7 @@ static PyMemberDef members[] = {
     {NULL, 0, 0, 0, NULL},
 };
 
-/* ---- life -------------------------------------------------------------------------------------- */
+/* ---- life ------------------------------------------------------------------------------------ */
 
 static PyObject *batchnorm_new(PyTypeObject *type, PyObject *Py_UNUSED(args),
                                PyObject *Py_UNUSED(keywords))
@@ -275,8 +278,8 @@ static PyObject *batchnorm_new(PyTypeObject *type, PyObject *Py_UNUSED(args),
 
 static int batchnorm_clear(PyObject *self)
 {
-    for (int i = 0; i < ARRAYS; i++)
-        Py_CLEAR(((BatchNorm *)self)->arrays[i]);
+    for (int i = 0; i < OBJECTS; i++)
+        Py_CLEAR(((BatchNorm *)self)->objects[i]);
     return 0;
 }
 
@@ -303,14 +306,16 @@ static int batchnorm_init(PyObject *self, PyObject *args, PyObject *Py_UNUSED(ke
     batchnorm_clear(self);
     const size_t own = offsetof(BatchNorm, num_features);
     memcpy((char *)bn + own, (char *)&new + own, sizeof new - own);
+    bn->objects[EPS] = Py_NewRef(eps);
+    bn->objects[MOMENTUM] = Py_NewRef(momentum);
     return 0;
 }
 
 static int batchnorm_traverse(PyObject *self, visitproc visit, void *arg)
 {
     Py_VISIT(Py_TYPE(self));
-    for (int i = 0; i < ARRAYS; i++)
-        Py_VISIT(((BatchNorm *)self)->arrays[i]);
+    for (int i = 0; i < OBJECTS; i++)
+        Py_VISIT(((BatchNorm *)self)->objects[i]);
     return 0;
 }
 

@@ -103,7 +103,7 @@ PyObject *prelu(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObj
     return result;
 }
 
-/* ---- local response norm ---------------------------------------------------------------------- */
+/* ---- local response norm --------------------------------------------------------------------- */
 
 /* Windows of even size reach one channel further back (torch) or ahead (ONNX). */
 static int as_window(PyObject *o, int *onnx)

@@ -1,5 +1,5 @@
-/* The public norms: each names its arguments in the order of normc/_docs.py, converts them all, then
- * checks, then computes. */
+/* The public norms: each names its arguments in the order of normc/_docs.py, converts them all,
+ * then checks, then computes. */
 #include <float.h>
 
 #include "arguments.h"
@@ -10,11 +10,26 @@ static PyObject *compute_and_finish(Call *c)
     return call_compute(c) < 0 ? NULL : call_finish(c);
 }
 
-static PyObject *batch_or_instance(SignatureId id, const char *name, NormKind kind, PyObject *module,
-                                   PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+static PyObject *batch_or_instance(SignatureId id, const char *name, NormKind kind,
+                                   PyObject *module, PyObject *const *args, Py_ssize_t nargs,
+                                   PyObject *kwnames)
 {
-    enum { X, MEAN, VAR, WEIGHT, BIAS, USE_BATCH, MOMENTUM, EPS, AXIS, CORRECTION, WHERE, OUT,
-           RETURN, N };
+    enum {
+        X,
+        MEAN,
+        VAR,
+        WEIGHT,
+        BIAS,
+        USE_BATCH,
+        MOMENTUM,
+        EPS,
+        AXIS,
+        CORRECTION,
+        WHERE,
+        OUT,
+        RETURN,
+        N
+    };
     PyObject *a[N], *result = NULL;
     Py_ssize_t axis;
     Call c;
@@ -43,42 +58,44 @@ PyObject *batch_norm(PyObject *module, PyObject *const *args, Py_ssize_t nargs, 
 PyObject *instance_norm(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
                         PyObject *kwnames)
 {
-    return batch_or_instance(INSTANCE_NORM, "instance_norm", INSTANCE, module, args, nargs, kwnames);
+    return batch_or_instance(INSTANCE_NORM, "instance_norm", INSTANCE, module, args, nargs,
+                             kwnames);
 }
 
-/* ---- norms over named axes ------------------------------------------------------------------ */
+/* ---- norms over named axes ------------------------------------------------------------------- */
+
+static int refuse_shape(PyArrayObject *x, const Sizes *shape)
+{
+    PyObject *wanted = PyArray_IntTupleFromIntp(shape->n, (npy_intp *)shape->values);
+    PyObject *list = wanted ? PySequence_List(wanted) : NULL, *given = shape_list(x);
+    PyObject *text = list ? PyObject_Repr(list) : NULL;
+    if (text && given)
+        PyErr_Format(
+            PyExc_ValueError,
+            "Given normalized_shape=%U, expected input with shape [*, %s, but got input of "
+            "size%R",
+            text, PyUnicode_AsUTF8(text) + 1, given);
+    Py_XDECREF(wanted);
+    Py_XDECREF(list);
+    Py_XDECREF(given);
+    Py_XDECREF(text);
+    return -1;
+}
 
 static int trailing_axes(Call *c, const Sizes *shape)
 {
     PyArrayObject *x = c->o.x;
-    const int ndim = PyArray_NDIM(x), first = ndim - shape->n;
-    PyObject *wanted = PyArray_IntTupleFromIntp(shape->n, (npy_intp *)shape->values);
-    PyObject *given = shape_list(x), *list = wanted ? PySequence_List(wanted) : NULL;
-    PyObject *repr = NULL;
-    int status = -1;
-    if (given == NULL || list == NULL)
-        goto out;
+    const int first = PyArray_NDIM(x) - shape->n;
     if (shape->n == 0) {
         PyErr_SetString(PyExc_ValueError, "Expected normalized_shape to be at least 1-dimensional, "
                                           "but got normalized_shape = []");
-        goto out;
+        return -1;
     }
-    if (first < 0 || !PyArray_CompareLists(PyArray_DIMS(x) + first, shape->values, shape->n)) {
-        if ((repr = PyObject_Repr(list)) != NULL)
-            PyErr_Format(PyExc_ValueError,
-                         "Given normalized_shape=%U, expected input with shape [*, %s, but got "
-                         "input of size%R", repr, PyUnicode_AsUTF8(repr) + 1, given);
-        goto out;
-    }
-    memset(c->reduce, 0, (size_t)ndim);
+    if (first < 0 || !PyArray_CompareLists(PyArray_DIMS(x) + first, shape->values, shape->n))
+        return refuse_shape(x, shape);
+    memset(c->reduce, 0, (size_t)first);
     memset(c->reduce + first, 1, (size_t)shape->n);
-    status = 0;
-out:
-    Py_XDECREF(wanted);
-    Py_XDECREF(given);
-    Py_XDECREF(list);
-    Py_XDECREF(repr);
-    return status;
+    return 0;
 }
 
 /* c->reduce from normalized_shape or axis; neither: the last axis. */
@@ -90,8 +107,8 @@ static int reduced_axes(Call *c, const Sizes *shape, const Sizes *axes)
         return -1;
     }
     return shape->n >= 0 ? trailing_axes(c, shape)
-                         : place_axes(c->o.state, axes->n >= 0 ? axes : &last,
-                                      PyArray_NDIM(c->o.x), c->reduce);
+                         : place_axes(c->o.state, axes->n >= 0 ? axes : &last, PyArray_NDIM(c->o.x),
+                                      c->reduce);
 }
 
 /* A parameter has the shape of the reduced axes, in ascending order. */
@@ -111,7 +128,8 @@ static int reduced_check(const Call *c, PyArrayObject *array, const char *name)
     if (given && wanted)
         PyErr_Format(PyExc_ValueError,
                      "Expected %s to be of same shape as normalized_shape, but got %s of shape %R "
-                     "and normalized_shape = %R", name, name, given, wanted);
+                     "and normalized_shape = %R",
+                     name, name, given, wanted);
     Py_XDECREF(given);
     Py_XDECREF(tuple);
     Py_XDECREF(wanted);
@@ -203,7 +221,7 @@ PyObject *moments(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyO
     return result;
 }
 
-/* ---- norms of groups of channels, and blended --------------------------------------------------- */
+/* ---- norms of groups of channels, and blended ------------------------------------------------ */
 
 static int num_groups_check(const Call *c)
 {
@@ -215,10 +233,12 @@ static int num_groups_check(const Call *c)
     if (shape && groups < 1)
         PyErr_Format(PyExc_ValueError, "Expected num_groups to be greater than 0, got %zd", groups);
     else if (shape)
-        PyErr_Format(PyExc_ValueError,
-                     "num_channels (%zd) must be divisible by num_groups (%zd): Expected number of "
-                     "channels in input to be divisible by num_groups, but got input of shape %R and "
-                     "num_groups=%zd", channels, groups, shape, groups);
+        PyErr_Format(
+            PyExc_ValueError,
+            "num_channels (%zd) must be divisible by num_groups (%zd): Expected number of "
+            "channels in input to be divisible by num_groups, but got input of shape %R and "
+            "num_groups=%zd",
+            channels, groups, shape, groups);
     Py_XDECREF(shape);
     return -1;
 }
@@ -258,8 +278,23 @@ static int logits_read(Call *c, PyArrayObject *mean, PyArrayObject *var)
 PyObject *switchable_norm(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
                           PyObject *kwnames)
 {
-    enum { X, MEAN_WEIGHT, VAR_WEIGHT, WEIGHT, BIAS, MEAN, VAR, TRAINING, MOMENTUM, EPS, AXIS,
-           CORRECTION, OUT, RETURN, N };
+    enum {
+        X,
+        MEAN_WEIGHT,
+        VAR_WEIGHT,
+        WEIGHT,
+        BIAS,
+        MEAN,
+        VAR,
+        TRAINING,
+        MOMENTUM,
+        EPS,
+        AXIS,
+        CORRECTION,
+        OUT,
+        RETURN,
+        N
+    };
     PyObject *a[N], *result = NULL;
     PyArrayObject *mean = NULL, *var = NULL;
     Py_ssize_t axis;

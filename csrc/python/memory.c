@@ -189,9 +189,9 @@ int operands_place(Operands *o)
     Tensors *t = &o->t;
     if (o->where && broadcast_where(o) < 0)
         return -1;
-    if (o->writes && (o->y ? place_out(o) : make_out(o)) < 0)
+    if (o->writes && (o->given ? place_out(o) : make_out(o)) < 0)
         return -1;
-    if (o->where && broadcast_where(o) < 0) /* it may be a copy now */
+    if (o->where && o->given && broadcast_where(o) < 0) /* it may be a copy now */
         return -1;
     t->ndim = PyArray_NDIM(o->x);
     t->swapped = PyArray_ISBYTESWAPPED(o->x);
@@ -232,7 +232,7 @@ int parameter_place(const Operands *o, PyArrayObject **array, const void **data)
         return 0;
     const int arithmetic = o->t.dtype == F64 ? NPY_DOUBLE : NPY_FLOAT;
     if (PyArray_TYPE(*array) != arithmetic || !PyArray_ISCARRAY_RO(*array) ||
-        (o->y && bounds_meet(*array, o->y))) {
+        (o->given && bounds_meet(*array, o->y))) {
         PyArrayObject *copy = arithmetic_copy(*array, arithmetic);
         if (copy == NULL)
             return -1;

@@ -17,7 +17,7 @@
 #define NORMC_NUMPY_BUILT "unknown"
 #endif
 
-#define FUNCTION(name)                                                                             \
+#define FUNCTION(name) \
     {#name, (PyCFunction)(void (*)(void))(name), METH_FASTCALL | METH_KEYWORDS, NULL}
 
 /* In the order of SignatureId. */
@@ -37,7 +37,7 @@ static PyMethodDef functions[] = {
 };
 _Static_assert(sizeof functions / sizeof *functions == PUBLIC_FUNCTIONS, "one per signature");
 
-/* ---- signatures and docstrings, from normc/_docs.py --------------------------------------------- */
+/* ---- signatures and docstrings, from normc/_docs.py ------------------------------------------ */
 
 static void signature_clear(Signature *s)
 {
@@ -137,12 +137,13 @@ static PyObject *config(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(none))
 static PyMethodDef internals[] = {
     {"_define", define, METH_VARARGS,
      "_define(name, names, defaults, positional, doc): gives a function its signature."},
-    {"_use_cpu", use_cpu, METH_O, "_use_cpu(name): at most this CPU capability; -> the one before."},
+    {"_use_cpu", use_cpu, METH_O,
+     "_use_cpu(name): at most this CPU capability; -> the one before."},
     {"_config", config, METH_NOARGS, "_config(): what the build and the machine are, as a dict."},
     {NULL, NULL, 0, NULL},
 };
 
-/* ---- life ---------------------------------------------------------------------------------------- */
+/* ---- life ------------------------------------------------------------------------------------ */
 
 static PyObject *import_from(const char *module, const char *name)
 {
@@ -169,7 +170,8 @@ static int add_functions(PyObject *module)
 static int module_exec(PyObject *module)
 {
     State *state = PyModule_GetState(module);
-    if (PyInterpreterState_Get() != PyInterpreterState_Main()) { /* NumPy would not follow, either */
+    if (PyInterpreterState_Get() !=
+        PyInterpreterState_Main()) { /* NumPy would not follow, either */
         PyErr_SetString(PyExc_ImportError, "normc does not support subinterpreters");
         return -1;
     }

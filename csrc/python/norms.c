@@ -38,8 +38,9 @@ int parameters_convert(Call *c, PyObject *weight, PyObject *bias)
 int running_convert(Call *c, PyObject *mean, PyObject *var)
 {
     if ((mean == Py_None) != (var == Py_None)) {
-        PyErr_SetString(PyExc_ValueError, "running_mean and running_var must either both be None or "
-                                          "neither be None");
+        PyErr_SetString(PyExc_ValueError,
+                        "running_mean and running_var must either both be None or "
+                        "neither be None");
         return -1;
     }
     if (mean == Py_None)
@@ -63,7 +64,8 @@ int vector_check(PyArrayObject *array, const char *name, npy_intp n)
     return -1;
 }
 
-/* A single value has no variance to speak of. Masks are exempt: what they leave is data, not shape. */
+/* A single value has no variance to speak of. Masks are exempt: what they leave is data, not
+ * shape. */
 static int batch_size_check(const Call *c)
 {
     PyArrayObject *x = c->o.x;
@@ -93,7 +95,8 @@ static int running_use_check(const Call *c)
         return -1;
     }
     if (!c->use_batch && c->return_moments && c->job.kind != SWITCHABLE) {
-        PyErr_Format(PyExc_ValueError, "return_moments needs the statistics of the batch, but got %s",
+        PyErr_Format(PyExc_ValueError,
+                     "return_moments needs the statistics of the batch, but got %s",
                      instance ? "use_input_stats=False" : "training=False");
         return -1;
     }
@@ -131,7 +134,8 @@ static npy_intp kept_shape(const Call *c, npy_intp *shape)
     const int named = job->kind == LAYER || job->kind == RMS, first = job->axis == 0;
     npy_intp groups = 1;
     for (int i = 0; i < PyArray_NDIM(c->o.x); i++) {
-        const int kept = named ? !c->reduce[i] : i == job->axis || (job->kind != BATCH && i == first);
+        const int kept =
+            named ? !c->reduce[i] : i == job->axis || (job->kind != BATCH && i == first);
         shape[i] = kept ? PyArray_DIM(c->o.x, i) : 1;
         if (job->kind == GROUP && i == job->axis)
             shape[i] = job->num_groups;

@@ -14,8 +14,8 @@ typedef struct {
     PyArrayObject *weight, *bias; /* owned */
     Running running;              /* owned */
     Job job;
-    int use_batch;      /* the batch's statistics, else the running ones */
-    int update;         /* ... and published into the running ones */
+    int use_batch; /* the batch's statistics, else the running ones */
+    int update;    /* ... and published into the running ones */
     int return_moments;
     double momentum, *given; /* given: the running statistics as the core reads them */
     char reduce[MAXD];

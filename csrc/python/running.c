@@ -150,5 +150,6 @@ int running_check(const Call *c)
     if (check_one(c, c->running.mean, "running_mean") < 0 ||
         check_one(c, c->running.var, "running_var") < 0)
         return -1;
-    return refuse_shared(c->o.state, c->running.mean, "running_mean", c->running.var, "running_var");
+    return refuse_shared(c->o.state, c->running.mean, "running_mean", c->running.var,
+                         "running_var");
 }

@@ -1,0 +1,36 @@
+"""The normalization layers of deep learning, over NumPy arrays.
+
+Every function here subtracts a mean, divides by a standard deviation, scales and shifts; norms
+differ only in which elements share the mean. Names and arguments are those of
+``torch.nn.functional`` and ``torch.nn``. ``normc.reference`` is the same in plain NumPy, to be
+read.
+"""
+
+from . import _config, _core, _docs
+from ._config import show_config
+from ._core import (batch_norm, group_norm, instance_norm, layer_norm, leaky_relu,
+                    local_response_norm, moments, prelu, relu, rms_norm, standardize,
+                    switchable_norm)
+from ._layers import BatchNorm, BatchNorm1d, BatchNorm2d, BatchNorm3d, decay
+from ._moments import Moments
+
+__all__ = ["BatchNorm", "BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "Moments", "batch_norm",
+           "decay", "group_norm", "instance_norm", "layer_norm", "leaky_relu",
+           "local_response_norm", "moments", "prelu", "relu", "rms_norm", "show_config",
+           "standardize", "switchable_norm"]
+__version__ = _core.__version__
+
+for _class in (Moments, BatchNorm, BatchNorm1d, BatchNorm2d, BatchNorm3d, decay, show_config):
+    _class.__module__ = __name__
+del _class
+
+_docs.attach()
+_config.obey_environment()
+
+
+def __getattr__(name):
+    if name == "reference":
+        from importlib import import_module
+
+        return import_module(".reference", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,139 @@
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, Self, SupportsFloat, SupportsIndex, overload
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from . import reference as reference
+
+__version__: str
+__all__: list[str]
+
+_Array = NDArray[Any]
+_Axes = SupportsIndex | Sequence[SupportsIndex]
+_Mask = ArrayLike
+_Result = Any  # an ndarray, or with return_moments=True (ndarray, Moments)
+
+def batch_norm(
+    x: ArrayLike, /, running_mean: _Array | None = None, running_var: _Array | None = None,
+    weight: ArrayLike | None = None, bias: ArrayLike | None = None, training: bool = False,
+    momentum: SupportsFloat = 0.1, eps: SupportsFloat = 1e-05, *, axis: SupportsIndex = 1,
+    correction: Literal[0, 1] = 1, where: _Mask | None = None, out: _Array | None = None,
+    return_moments: bool = False) -> _Result: ...
+def instance_norm(
+    x: ArrayLike, /, running_mean: _Array | None = None, running_var: _Array | None = None,
+    weight: ArrayLike | None = None, bias: ArrayLike | None = None, use_input_stats: bool = True,
+    momentum: SupportsFloat = 0.1, eps: SupportsFloat = 1e-05, *, axis: SupportsIndex = 1,
+    correction: Literal[0, 1] = 1, where: _Mask | None = None, out: _Array | None = None,
+    return_moments: bool = False) -> _Result: ...
+def layer_norm(
+    x: ArrayLike, /, normalized_shape: _Axes | None = None, weight: ArrayLike | None = None,
+    bias: ArrayLike | None = None, eps: SupportsFloat = 1e-05, *, axis: _Axes | None = None,
+    where: _Mask | None = None, out: _Array | None = None,
+    return_moments: bool = False) -> _Result: ...
+def rms_norm(
+    x: ArrayLike, /, normalized_shape: _Axes | None = None, weight: ArrayLike | None = None,
+    eps: SupportsFloat | None = None, *, axis: _Axes | None = None, where: _Mask | None = None,
+    out: _Array | None = None, return_moments: bool = False) -> _Result: ...
+def group_norm(
+    x: ArrayLike, /, num_groups: SupportsIndex, weight: ArrayLike | None = None,
+    bias: ArrayLike | None = None, eps: SupportsFloat = 1e-05, *, axis: SupportsIndex = 1,
+    where: _Mask | None = None, out: _Array | None = None,
+    return_moments: bool = False) -> _Result: ...
+def switchable_norm(
+    x: ArrayLike, /, mean_weight: ArrayLike, var_weight: ArrayLike,
+    weight: ArrayLike | None = None, bias: ArrayLike | None = None,
+    running_mean: _Array | None = None, running_var: _Array | None = None, training: bool = False,
+    momentum: SupportsFloat = 0.1, eps: SupportsFloat = 1e-05, *, axis: SupportsIndex = 1,
+    correction: Literal[0, 1] = 0, out: _Array | None = None,
+    return_moments: bool = False) -> _Result: ...
+def local_response_norm(
+    x: ArrayLike, /, size: SupportsIndex, alpha: SupportsFloat = 0.0001,
+    beta: SupportsFloat = 0.75, k: SupportsFloat = 1.0, *, axis: SupportsIndex = 1,
+    window: Literal["torch", "onnx"] = "torch", out: _Array | None = None) -> _Array: ...
+def standardize(
+    x: ArrayLike, /, axis: _Axes | None = None, *, eps: SupportsFloat = 0.0,
+    where: _Mask | None = None, out: _Array | None = None,
+    return_moments: bool = False) -> _Result: ...
+def moments(
+    x: ArrayLike, /, axis: _Axes | None = None, *, where: _Mask | None = None) -> Moments: ...
+def relu(x: ArrayLike, /, *, out: _Array | None = None) -> _Array: ...
+def leaky_relu(
+    x: ArrayLike, /, negative_slope: SupportsFloat = 0.01, *,
+    out: _Array | None = None) -> _Array: ...
+def prelu(
+    x: ArrayLike, /, weight: ArrayLike, *, axis: SupportsIndex = 1,
+    out: _Array | None = None) -> _Array: ...
+def decay(weight_of_old: SupportsFloat) -> float: ...
+@overload
+def show_config(mode: Literal["stdout"] = "stdout") -> None: ...
+@overload
+def show_config(mode: Literal["dict"]) -> dict[str, Any]: ...
+
+class Moments:
+    count: NDArray[np.int64]
+    mean: NDArray[np.float64]
+    m2: NDArray[np.float64]
+    mean_lo: NDArray[np.float64]
+    about: Literal["mean", "zero"]
+    __hash__: None  # type: ignore[assignment]
+    def __init__(
+        self, count: ArrayLike, mean: ArrayLike, m2: ArrayLike, *,
+        mean_lo: ArrayLike | None = None, about: Literal["mean", "zero"] = "mean") -> None: ...
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    def var(self, correction: float = 0) -> NDArray[np.float64]: ...
+    def std(self, correction: float = 0) -> NDArray[np.float64]: ...
+    def rstd(self, eps: float) -> NDArray[np.float64]: ...
+    def __add__(self, other: Moments) -> Moments: ...
+    @staticmethod
+    def merge(pieces: Iterable[Moments]) -> Moments: ...
+    def update(self, x: ArrayLike, where: _Mask | None = None) -> Self: ...
+
+class _IncompatibleKeys(NamedTuple):
+    missing_keys: list[str]
+    unexpected_keys: list[str]
+
+class BatchNorm:
+    weight: _Array | None
+    bias: _Array | None
+    running_mean: _Array | None
+    running_var: _Array | None
+    num_batches_tracked: NDArray[np.int64] | None
+    eps: float
+    momentum: float | None
+    affine: bool
+    track_running_stats: bool
+    training: bool
+    frozen: bool
+    dtype: np.dtype[Any]
+    @property
+    def num_features(self) -> int: ...
+    @property
+    def axis(self) -> int: ...
+    @property
+    def correction(self) -> int: ...
+    def __init__(
+        self, num_features: SupportsIndex, eps: float = 1e-05, momentum: float | None = 0.1,
+        affine: bool = True, track_running_stats: bool = True, *, bias: bool = True,
+        axis: SupportsIndex = 1, correction: Literal[0, 1] = 1,
+        dtype: DTypeLike = ...) -> None: ...
+    def __call__(
+        self, x: ArrayLike, /, *, where: _Mask | None = None,
+        out: _Array | None = None) -> _Array: ...
+    def train(self, mode: bool = True) -> Self: ...
+    def eval(self) -> Self: ...
+    def freeze(self) -> Self: ...
+    def unfreeze(self) -> Self: ...
+    def parameters(self) -> Iterator[_Array]: ...
+    def named_parameters(self) -> Iterator[tuple[str, _Array]]: ...
+    def state_dict(self) -> dict[str, _Array]: ...
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True) -> _IncompatibleKeys: ...
+    def reset_parameters(self) -> None: ...
+    def reset_running_stats(self) -> None: ...
+    def extra_repr(self) -> str: ...
+
+class BatchNorm1d(BatchNorm): ...
+class BatchNorm2d(BatchNorm): ...
+class BatchNorm3d(BatchNorm): ...
