@@ -1,0 +1,81 @@
+# Everything that demo, test and bench need goes into .venv.
+#   make test TORCH=                 without torch, and so without the comparisons with it
+#   make test TORCH_INDEX=URL        torch from an index of its own (such as that of its CPU builds)
+#   make test PYTEST_ARGS="-k layer" some of the tests
+#   make bench BENCH_ARGS="layer_norm --json result.json"
+#   CC=clang-19 make ...             another compiler
+
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+TORCH_INDEX ?=
+PYTEST_ARGS ?=
+BENCH_ARGS ?=
+CLANG_FORMAT ?= $(firstword $(shell command -v clang-format-19 clang-format) clang-format)
+
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
+SOURCES := setup.py pyproject.toml $(shell find csrc -type f)
+
+.PHONY: demo test bench core sanitize lint format clean
+
+demo: .venv/demo
+	$(BIN)/python examples/demo.py
+
+test: .venv/test $(if $(TORCH),.venv/torch)
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+bench: .venv/bench
+	$(BIN)/python -m benchmarks $(BENCH_ARGS)
+
+# The core alone, without Python, on every instruction set that this machine has.
+core:
+	$(MAKE) -C tests/core OUT=$(CURDIR)/build/core run
+
+.venv/python:
+	$(PYTHON) -m venv .venv
+	$(PIP) --upgrade 'pip>=23.1' 'setuptools>=77' 'numpy>=2.0'
+	touch $@
+
+.venv/normc: .venv/python $(SOURCES)
+	$(PIP) --no-build-isolation --editable .
+	touch $@
+
+# normc itself is installed already: this adds what the extra asks for.
+.venv/demo .venv/test .venv/bench: .venv/%: .venv/normc
+	$(PIP) 'normc[$*]'
+	touch $@
+
+.venv/torch: .venv/python
+	$(PIP) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) '$(TORCH)' || \
+	    { echo 'no torch: TORCH_INDEX=URL names an index that has it, TORCH= leaves it out'; exit 1; }
+	touch $@
+
+# A build of its own, beside the installed one. The interpreter is not instrumented, so the
+# runtime is loaded before it; it keeps objects to its end, so nothing is said about leaks;
+# with its own allocator off, every object's bounds are watched. --capture=sys leaves the file
+# descriptor alone that the runtime reports to before it ends the process.
+SANITIZED := build/sanitize
+RUNTIME = $(shell gcc -print-file-name=libasan.so) $(shell gcc -print-file-name=libstdc++.so)
+sanitize: .venv/test
+	$(MAKE) -C tests/core OUT=$(CURDIR)/$(SANITIZED)/core CC=gcc SANITIZE=1 run
+	NORMC_SANITIZE=1 CC=gcc $(BIN)/python setup.py --quiet build \
+	    --build-base $(SANITIZED) --build-lib $(SANITIZED)/lib
+	NORMC_SANITIZE=1 PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/$(SANITIZED)/lib PYTHONMALLOC=malloc \
+	    ASAN_OPTIONS=detect_leaks=0:halt_on_error=1 \
+	    UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 LD_PRELOAD="$(RUNTIME)" \
+	    $(BIN)/python -m pytest --capture=sys $(PYTEST_ARGS)
+
+C_FILES = $(shell find csrc tests/core -name '*.[ch]' -o -name '*.inc')
+lint: .venv/python
+	$(CLANG_FORMAT) --dry-run --Werror $(C_FILES)
+	! grep -rnE '^.{101,}' --include='*.[ch]' --include='*.def' --include='*.inc' \
+	    --include='*.py' --include='*.pyi' setup.py csrc normc tests benchmarks examples
+	NORMC_DEV=1 $(BIN)/python setup.py --quiet build_ext --force \
+	    --build-lib build/lint --build-temp build/lint
+
+format:
+	$(CLANG_FORMAT) -i $(C_FILES)
+
+clean:
+	rm -rf .venv build dist *.egg-info normc/*.so demo.png
+	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""Times normc against NumPy and torch, result by result checked first: python -m benchmarks."""

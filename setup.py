@@ -1,0 +1,101 @@
+"""Builds normc._core. Everything else about the package is in pyproject.toml.
+
+NORMC_DEV=1 in the environment turns warnings on and into errors, NORMC_SANITIZE=1 builds with
+AddressSanitizer and UndefinedBehaviorSanitizer.
+"""
+
+import os
+import subprocess
+from glob import glob
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+# Results are the same bits on every machine: nothing here may reorder or contract arithmetic,
+# whatever flags the environment brings along.
+FLAGS = ["-std=c11", "-O3", "-fno-fast-math", "-ffp-contract=off", "-fno-math-errno",
+         "-fvisibility=hidden"]
+SMALL = ["-g0"]
+WARNINGS = ["-Wall", "-Wextra", "-Werror"]
+SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
+DEBUGGABLE = ["-O1", "-g", "-fno-omit-frame-pointer"]
+
+AVX2 = "csrc/kernels/avx2.c"
+DEV = os.environ.get("NORMC_DEV") == "1"
+SANITIZE = os.environ.get("NORMC_SANITIZE") == "1"
+
+
+def predefined_macros(compiler):
+    """What the compiler says about itself and its target; nothing if it is no gcc or clang."""
+    if compiler.compiler_type == "msvc":
+        return set()
+    command = [*compiler.compiler_so, "-dM", "-E", "-x", "c", os.devnull]
+    try:
+        listing = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return set()
+    return {line.split()[1] for line in listing.splitlines() if line.startswith("#define ")}
+
+
+class BuildCore(build_ext):
+    """build_ext with flags for the target, and some for single files."""
+
+    def build_extensions(self):
+        import numpy
+
+        macros = predefined_macros(self.compiler)
+        if "__GNUC__" not in macros:
+            command = getattr(self.compiler, "compiler_so", None) or [self.compiler.compiler_type]
+            raise SystemExit(f"normc needs gcc or clang to build; {command[0]!r} is neither "
+                             "(or could not be run). Name another compiler: CC=gcc pip install .")
+        core, = self.extensions
+        core.include_dirs.append(numpy.get_include())
+        core.define_macros.append(("NORMC_VERSION", f'"{self.distribution.get_version()}"'))
+        if "__x86_64__" in macros:
+            core.define_macros.append(("NORMC_HAVE_AVX2", None))
+        else:
+            core.sources.remove(AVX2)
+        if "__i386__" in macros:
+            core.extra_compile_args += ["-msse2", "-mfpmath=sse"]
+        self.add_flags_per_file()
+        super().build_extensions()
+
+    def add_flags_per_file(self):
+        compile_one = self.compiler._compile
+
+        def compile_with_flags(obj, source, ext, cc_args, extra_postargs, pp_opts):
+            compile_one(obj, source, ext, cc_args, [*extra_postargs, *file_flags(source)], pp_opts)
+
+        self.compiler._compile = compile_with_flags
+
+
+def file_flags(source):
+    flags = []
+    if source == AVX2:
+        flags += ["-mavx2", "-mfma", "-mf16c"]
+    if DEV and not source.startswith("csrc/python/"):
+        flags += ["-Wconversion"]
+    return flags
+
+
+sources = [name for room in ("", "kernels/", "python/") for name in glob(f"csrc/{room}*.c")]
+others = [name for name in glob("csrc/**/*.*", recursive=True) if name not in sources]
+
+setup(
+    cmdclass={"build_ext": BuildCore},
+    ext_modules=[
+        Extension(
+            "normc._core",
+            sources=sorted(sources),
+            depends=[*sorted(others), "setup.py", "pyproject.toml"],
+            include_dirs=["csrc"],
+            extra_compile_args=[
+                *FLAGS,
+                *(DEBUGGABLE if SANITIZE else SMALL),
+                *(SANITIZERS if SANITIZE else []),
+                *(WARNINGS if DEV else []),
+            ],
+            extra_link_args=SANITIZERS if SANITIZE else [],
+        )
+    ],
+)

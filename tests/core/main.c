@@ -1,0 +1,134 @@
+#include "check.h"
+#include "cpu.h"
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+static long checks, failures, failures_of_call;
+static uint64_t hash = 0xCBF29CE484222325u;
+static long double closest[DTYPES]; /* largest error, as a fraction of its bound */
+
+void check(int holds, const Call *c, const char *what, ptrdiff_t element, double got,
+           double expected)
+{
+    checks++;
+    if (holds)
+        return;
+    failures++;
+    if (failures_of_call++ < 2)
+        printf("FAILED %s, %s, %s%s%s: %s, element %td: got %.17g, expected %.17g\n", c->name,
+               dtype_names[c->t->dtype], c->data, *c->way ? ", " : "", c->way, what, element, got,
+               expected);
+}
+
+void check_within(const Call *c, const char *what, ptrdiff_t element, double got,
+                  long double expected, long double bound)
+{
+    if (isnan(expected) || (isinf(got) && fabsl(expected) + bound > largest(c->t->dtype))) {
+        check(isnan(expected) ? isnan(got) : (got > 0) == (expected > 0), c, what, element, got,
+              (double)expected);
+        return;
+    }
+    long double error = fabsl(got - expected);
+    check(error <= bound, c, what, element, got, (double)expected);
+    if (*what == 'y' && bound > 0 && error / bound > closest[c->t->dtype])
+        closest[c->t->dtype] = error / bound;
+}
+
+static uint64_t fingerprint(const Call *c, const Array *y, uint64_t h)
+{
+    h = hash_array(y, h);
+    for (ptrdiff_t g = 0; g < c->groups; g++) {
+        const Moment *m = &c->moments[g];
+        h = hash_double(m->m2, hash_double(m->count, h));
+        if (!isnan(m->m2))
+            h = hash_double(m->lo, hash_double(m->hi, h));
+    }
+    for (ptrdiff_t i = 0; i < c->nchannels; i++) {
+        h = hash_double(c->channels[i].keep, h);
+        if (!c->channels[i].keep)
+            h = hash_double(c->channels[i].var, hash_double(c->channels[i].mean, h));
+    }
+    return h;
+}
+
+/* Where a job finds x. */
+void point(Tensors *t, const Array *x)
+{
+    t->dtype = x->dtype;
+    t->ndim = x->ndim;
+    t->shape = x->shape;
+    t->x = x->data;
+    t->xstep = x->step;
+    t->swapped = x->swapped;
+}
+
+static Array run(const Call *c, const Array *contiguous, CpuLevel level, Layout layout,
+                 int in_place)
+{
+    Array x = laid_out(contiguous, layout), y = x;
+    if (!in_place)
+        y = new_array(x.dtype, x.ndim, x.shape, layout == SWAPPED ? CONTIGUOUS : layout);
+    point(c->t, &x);
+    c->t->y = y.data;
+    c->t->ystep = y.step;
+    cpu_use(level);
+    check(c->forward(c->job) == 0, c, "return value", 0, -1, 0);
+    point(c->t, contiguous);
+    if (!in_place)
+        free(x.block);
+    return y;
+}
+
+static void check_full_mask(const Call *c, const Array *x, uint64_t expected)
+{
+    static const ptrdiff_t step[AXES];
+    static const char one = 1;
+    if (!c->takes_mask || c->t->mask)
+        return;
+    c->t->mask = &one;
+    c->t->mstep = step;
+    for (int level = 0; level <= (int)cpu_found(); level++) {
+        Array y = run(c, x, (CpuLevel)level, CONTIGUOUS, 0);
+        check(fingerprint(c, &y, 0) == expected, c, "bits differ: mask all true", 0, NAN, NAN);
+        free(y.block);
+    }
+    c->t->mask = NULL;
+}
+
+Array check_bits(const Call *c, const Array *x)
+{
+    failures_of_call = 0;
+    Array first = run(c, x, CPU_BASELINE, CONTIGUOUS, 0);
+    uint64_t expected = fingerprint(c, &first, 0);
+    hash = fingerprint(c, &first, hash);
+    for (int level = 0; level <= (int)cpu_found(); level++)
+        for (int layout = 0; layout < LAYOUTS; layout++)
+            for (int in_place = 0; in_place <= (layout != SWAPPED && level == (int)cpu_found());
+                 in_place++) {
+                Array y = run(c, x, (CpuLevel)level, (Layout)layout, in_place);
+                char what[99];
+                snprintf(what, sizeof what, "bits differ: %s, %s%s", cpu_names[level],
+                         layout_names[layout], in_place ? ", in place" : "");
+                check(fingerprint(c, &y, 0) == expected, c, what, 0, NAN, NAN);
+                free(y.block);
+            }
+    check_full_mask(c, x, expected);
+    return first;
+}
+
+int main(void)
+{
+    check_norms();
+    check_bends();
+    check_windows();
+    printf("instruction sets:");
+    for (int level = 0; level <= (int)cpu_found(); level++)
+        printf(" %s", cpu_names[level]);
+    printf("\nlargest error, of what the bound allows:");
+    for (int t = 0; t < DTYPES; t++)
+        printf(" %s %.3f", dtype_names[t], (double)closest[t]);
+    printf("\n%ld checks, %ld failures\nhash %016" PRIx64 "\n", checks, failures, hash);
+    return failures > 0;
+}

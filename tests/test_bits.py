@@ -1,0 +1,344 @@
+"""The same bits on every road: instruction set, memory, neighbours, form of the call."""
+
+import numpy as np
+import pytest
+import zoo
+from cases import SMALL, Case, cases_of
+from hypothesis import given
+from hypothesis import strategies as st
+from zoo import assert_same_bits
+
+import normc
+
+# Lengths that leave tails in lanes, tiles and blocks, beside the small odd ones.
+ALL = SMALL + [c for n in (2, 130, 4100) for c in cases_of(n)]
+
+
+def data(case, rng, dtype, mean=2.0):
+    """Some groups need the second look at the mean, one is constant."""
+    groups, n = case.members().shape
+    x = rng.normal(size=(groups, n)) + mean * np.resize([1, 300, 0, 20], groups)[:, None]
+    x[-1] = 0.3
+    if dtype == np.float16:
+        x = np.clip(x, -6e4, 6e4)
+    return case.fill(x.astype(dtype))
+
+
+def parameters(case, rng):
+    return rng.normal(size=(2, *case.parameter_shape)).astype(np.float32) * 10
+
+
+def on_every_level(compute):
+    before = normc._core._use_cpu("baseline")
+    try:
+        results = {}
+        for level in zoo.CPU_LEVELS:
+            normc._core._use_cpu(level)
+            results[level] = compute()
+    finally:
+        normc._core._use_cpu(before)
+    return results
+
+
+def everything(case, x, weight, bias, **more):
+    """All that a call returns, as a list of arrays."""
+    y, m = case.call(normc, x, weight, bias, return_moments=True, **more)
+    return [y, np.asarray(m.count, np.float64), m.mean, m.m2]
+
+
+def assert_all_same(a, b):
+    for left, right in zip(a, b, strict=True):
+        assert_same_bits(left, right)
+
+
+@pytest.mark.parametrize("dtype", zoo.DTYPES)
+@pytest.mark.parametrize("case", ALL, ids=str)
+def test_every_instruction_set(case, dtype, rng):
+    weight, bias = parameters(case, rng)
+    for mean in (0, 2, 1e4):
+        x = data(case, rng, dtype, mean)
+        results = on_every_level(lambda x=x: everything(case, x, weight, bias))
+        for level in results:
+            assert_all_same(results[level], results["baseline"])
+
+
+@pytest.mark.parametrize("dtype", zoo.DTYPES)
+def test_every_instruction_set_for_the_others(dtype, rng):
+    x = rng.normal(size=(3, 37, 11)).astype(dtype) * 5
+    where = rng.random(x.shape) < 0.7
+    slope = rng.normal(size=37)
+    calls = [
+        lambda: normc.local_response_norm(x, 5),
+        lambda: normc.local_response_norm(x, 4, 0.3, 0.61, 2.0, axis=-1, window="onnx"),
+        lambda: normc.local_response_norm(x, 3, beta=1.0), lambda: normc.relu(x),
+        lambda: normc.leaky_relu(x, 0.3), lambda: normc.prelu(x, slope),
+        lambda: normc.switchable_norm(x, [1, 2, 3], [0.1, 0, -1], training=True),
+        lambda: normc.switchable_norm(x[..., 0], [1, 2], [0.1, 0], training=True, correction=1),
+        lambda: normc.batch_norm(x, slope, slope**2),
+        lambda: normc.layer_norm(x, where=where), lambda: normc.group_norm(x, 37, where=where),
+        lambda: normc.moments(x, (0, 2)).m2, lambda: normc.moments(x).mean,
+    ]
+    for call in calls:
+        results = on_every_level(call)
+        for level in results:
+            assert_same_bits(results[level], results["baseline"])
+
+
+@pytest.mark.parametrize("dtype", zoo.DTYPES)
+@pytest.mark.parametrize("case", ALL, ids=str)
+def test_every_layout(cpu, case, dtype, rng):
+    x = data(case, rng, dtype)
+    weight, bias = parameters(case, rng)
+    plain = everything(case, x, weight, bias)
+    assert plain[0].flags.c_contiguous
+    for layout in zoo.LAYOUTS:
+        assert_all_same(everything(case, zoo.in_layout(layout, x), weight, bias), plain)
+
+
+@pytest.mark.parametrize("dtype", zoo.DTYPES)
+@pytest.mark.parametrize("layout", zoo.LAYOUTS, ids=lambda f: f.__name__)
+def test_layouts_of_the_others(layout, dtype, rng):
+    x = rng.normal(size=(3, 37, 11)).astype(dtype) * 5
+    slope = rng.normal(size=37)
+    other = zoo.in_layout(layout, x)
+    for call in (lambda x: normc.local_response_norm(x, 5), normc.relu, normc.leaky_relu,
+                 lambda x: normc.local_response_norm(x, 4, 0.3, 0.61, axis=-1),
+                 lambda x: normc.prelu(x, slope),
+                 lambda x: normc.switchable_norm(x, [1, 2, 3], [0.1, 0, -1], training=True),
+                 lambda x: normc.batch_norm(x, slope, slope**2)):
+        assert_same_bits(call(other), call(x))
+
+
+@pytest.mark.parametrize("dtype", zoo.DTYPES)
+@pytest.mark.parametrize("case", SMALL, ids=str)
+def test_broadcast_input(case, dtype, rng):
+    x = data(case, rng, dtype)
+    for axis in range(x.ndim):
+        repeated = np.broadcast_to(x.take([0], axis), x.shape)
+        assert 0 in repeated.strides
+        assert_all_same(everything(case, repeated, None, None),
+                        everything(case, repeated.copy(), None, None))
+
+
+@pytest.mark.parametrize("dtype", zoo.DTYPES)
+@pytest.mark.parametrize("case", [c for c in ALL if c.norm not in ("batch_norm", "standardize")],
+                         ids=str)
+def test_alone_or_in_a_batch(case, dtype, rng):
+    axis = 0 if case.axes != (0,) else 1
+    x = data(case, rng, dtype)
+    weight, bias = parameters(case, rng)
+    together = case.call(normc, x, weight, bias)
+    for i in range(min(x.shape[axis], 5)):
+        part = x.take([i], axis)
+        alone = Case(case.norm, part.shape, case.axis, case.num_groups)
+        assert_same_bits(alone.call(normc, part, weight, bias), together.take([i], axis))
+
+
+@pytest.mark.parametrize("dtype", zoo.DTYPES)
+def test_batch_norm_channels_alone(dtype, rng):
+    x = rng.normal(size=(3, 19, 5, 7)).astype(dtype)
+    together = normc.batch_norm(x, training=True)
+    last = normc.batch_norm(np.moveaxis(x, 1, -1), training=True, axis=-1)
+    assert_same_bits(np.moveaxis(last, -1, 1), together)
+    for c in range(19):
+        assert_same_bits(normc.batch_norm(x[:, c:c + 1], training=True), together[:, c:c + 1])
+
+
+@pytest.mark.parametrize("dtype", zoo.DTYPES)
+@pytest.mark.parametrize("case", [c for c in ALL if not c.shared_by_axis and len(c.shape) > 2], ids=str)
+def test_channel_axis_anywhere(case, dtype, rng):
+    """Where the channels stand decides nothing: moving their axis moves the result."""
+    x = data(case, rng, dtype)
+    weight, bias = parameters(case, rng)
+    y = case.call(normc, x, weight, bias)
+    (axis,) = case.axes
+    for to in range(1, x.ndim):
+        moved = np.moveaxis(x, axis, to)
+        other = Case(case.norm, moved.shape, to, case.num_groups)
+        assert_same_bits(np.moveaxis(other.call(normc, moved, weight, bias), to, axis), y)
+
+
+@pytest.mark.parametrize("dtype", zoo.DTYPES)
+@pytest.mark.parametrize("case", SMALL, ids=str)
+def test_every_form_of_the_call(case, dtype, rng):
+    x = data(case, rng, dtype)
+    weight, bias = parameters(case, rng)
+    plain = case.call(normc, x, weight, bias)
+
+    def same(y):
+        assert_same_bits(np.ascontiguousarray(y), plain)
+
+    same(case.call(normc, x, weight, bias))
+    same(case.call(normc, x, weight, bias, return_moments=True)[0])
+    same(case.call(normc, x, weight, bias, where=True))
+    same(case.call(normc, x, weight, bias, where=np.ones(x.shape, bool)))
+    same(case.call(normc, x, weight, bias, where=np.ones(x.shape, bool, order="F")))
+    same(case.call(normc, x, weight.astype(np.float64), bias.astype(np.float64)))
+    same(case.call(normc, x, weight[..., ::-1].copy()[..., ::-1], bias.astype(">f8")))
+    for layout in zoo.LAYOUTS:
+        if layout in (zoo.read_only, zoo.byte_swapped, zoo.byte_swapped_channels_last):
+            continue
+        out = zoo.in_layout(layout, np.zeros_like(x))
+        assert case.call(normc, x, weight, bias, out=out) is out
+        same(out)
+        inplace = zoo.in_layout(layout, x)
+        assert case.call(normc, inplace, weight, bias, out=inplace) is inplace
+        same(inplace)
+
+
+def overlaps(x):
+    """(input, out): out shares a part of the input's memory, every way round."""
+    n = len(x)
+    for start in (1, 2, n - 1):
+        for forward in (True, False):
+            room = np.zeros((n + start, *x.shape[1:]), x.dtype)
+            a, b = (room[:n], room[start:]) if forward else (room[start:], room[:n])
+            yield a, b
+    room = x.copy()
+    yield room, room[::-1]
+    if x.shape[-1] == x.shape[-2]:
+        yield room, np.swapaxes(room, -1, -2)
+    raw = np.zeros(x.nbytes + 3 * x.dtype.itemsize, np.uint8)
+    shifted = [raw[k:k + x.nbytes].view(x.dtype).reshape(x.shape) for k in (0, x.dtype.itemsize, 1)]
+    for a, b in ((0, 1), (1, 0), (0, 2), (2, 1)):
+        yield shifted[a], shifted[b]
+
+
+@pytest.mark.parametrize("dtype", zoo.DTYPES)
+@pytest.mark.parametrize("case", [*SMALL, Case("layer_norm", (5, 7, 7), -1),
+                                  Case("batch_norm", (3, 5, 6, 6)),
+                                  Case("group_norm", (3, 4, 600), 1, 2)], ids=str)
+def test_out_overlaps_input(case, dtype, rng):
+    x = data(case, rng, dtype)
+    weight, bias = parameters(case, rng)
+    plain = case.call(normc, x, weight, bias)
+    for source, out in overlaps(x):
+        source[...] = x
+        assert case.call(normc, source, weight, bias, out=out) is out
+        assert_same_bits(np.ascontiguousarray(out), plain)
+
+
+@pytest.mark.parametrize("dtype", zoo.DTYPES)
+def test_out_overlaps_input_of_the_others(dtype, rng):
+    x = rng.normal(size=(5, 7, 9)).astype(dtype)
+    slope = rng.normal(size=7)
+    for call in (lambda x, out: normc.local_response_norm(x, 3, out=out),
+                 lambda x, out: normc.local_response_norm(x, 4, 1.0, 0.3, axis=-1, out=out),
+                 lambda x, out: normc.relu(x, out=out), lambda x, out: normc.leaky_relu(x, out=out),
+                 lambda x, out: normc.prelu(x, slope, out=out),
+                 lambda x, out: normc.standardize(x, 1, out=out),
+                 lambda x, out: normc.batch_norm(x, slope, slope**2, out=out),
+                 lambda x, out: normc.switchable_norm(x, [1, 2, 3], [3, 2, 1], training=True,
+                                                      out=out)):
+        plain = call(x, None)
+        for source, out in [*overlaps(x), (a := x.copy(), a)]:
+            source[...] = x
+            assert call(source, out) is out
+            assert_same_bits(np.ascontiguousarray(out), plain)
+
+
+def test_out_overlaps_parameters_and_mask(rng):
+    room = np.zeros((6, 6), np.float32)
+    x = rng.normal(size=(6, 6)).astype(np.float32)
+    weight, bias = rng.normal(size=(2, 6)).astype(np.float32)
+    plain = normc.layer_norm(x, 6, weight, bias)
+    for place in (room[0], room[3], room[:, 2], room[::-1, 5]):
+        place[...] = weight
+        normc.layer_norm(x, 6, place, bias, out=room)
+        assert_same_bits(room, plain)
+        place[...] = bias
+        normc.layer_norm(x, 6, weight, place, out=room)
+        assert_same_bits(room, plain)
+    where = rng.random((6, 6)) < 0.5
+    plain = normc.layer_norm(x, 6, where=where)
+    mask = room.view(np.bool_)[:, 3:9]
+    mask[...] = where
+    normc.layer_norm(x, 6, where=mask, out=room)
+    assert_same_bits(room, plain)
+
+
+@pytest.mark.parametrize("dtype", zoo.DTYPES)
+def test_masks_in_every_layout(cpu, dtype, rng):
+    for case in SMALL:
+        x = data(case, rng, dtype)
+        where = rng.random(x.shape) < 0.6
+        plain = case.call(normc, x, where=where)
+        for layout in zoo.LAYOUTS:
+            mask = where if layout is zoo.misaligned else zoo.in_layout(layout, where)
+            assert_same_bits(case.call(normc, zoo.in_layout(layout, x), where=where), plain)
+            assert_same_bits(case.call(normc, x, where=mask), plain)
+        row = rng.random(x.shape[-1]) < 0.7
+        assert_same_bits(case.call(normc, x, where=row),
+                         case.call(normc, x, where=np.broadcast_to(row, x.shape).copy()))
+
+
+@pytest.mark.parametrize("dtype", zoo.DTYPES)
+def test_layer_and_function(cpu, dtype, rng):
+    for kind, shape, options in ((normc.BatchNorm1d, (19, 5), {}), (normc.BatchNorm2d, (3, 5, 7, 2), {}),
+                                 (normc.BatchNorm, (3, 7, 5), {"axis": -1, "correction": 0})):
+        layer = kind(5, momentum=0.3, eps=1e-3, dtype=dtype, **options)
+        layer.weight, layer.bias = rng.normal(size=(2, 5)).astype(dtype)
+        running = layer.running_mean.copy(), layer.running_var.copy()
+        for step in range(4):
+            layer.train(step != 2)
+            x = rng.normal(size=shape).astype(dtype) + np.array(step, dtype)
+            y = normc.batch_norm(x, *running, layer.weight, layer.bias, step != 2, 0.3, 1e-3,
+                                 **options)
+            assert_same_bits(layer(x), y)
+            assert_same_bits(layer.running_mean, running[0])
+            assert_same_bits(layer.running_var, running[1])
+
+
+@st.composite
+def arrays_and_axes(draw):
+    """A shape of up to five axes, which of them share, and a memory order with gaps and flips."""
+    shape = tuple(draw(st.lists(st.integers(1, 7), min_size=1, max_size=5)))
+    if draw(st.booleans()):
+        shape = (*shape[:-1], draw(st.integers(8, 70)))
+    axes = draw(st.sets(st.integers(0, len(shape) - 1), min_size=1))
+    order = draw(st.permutations(range(len(shape))))
+    steps = draw(st.lists(st.sampled_from([1, 1, 2, 3, -1, -2]), min_size=len(shape),
+                          max_size=len(shape)))
+    return shape, tuple(sorted(axes)), order, steps, draw(st.integers(0, 2**32 - 1))
+
+
+def walked(x, order, steps):
+    """x's values in memory of that order of axes, with those steps."""
+    inverse = np.argsort(order)
+    memory = np.zeros([x.shape[i] * abs(steps[i]) for i in order], x.dtype)
+    view = memory.transpose(inverse)[tuple(slice(None, None, s) for s in steps)]
+    view[...] = x
+    return view
+
+
+@pytest.mark.parametrize("dtype", zoo.DTYPES)
+@given(drawn=arrays_and_axes())
+def test_any_shape_axes_and_strides(dtype, drawn):
+    shape, axes, order, steps, seed = drawn
+    rng = np.random.default_rng(seed)
+    x = (rng.normal(size=shape) * 3 + 1).astype(dtype)
+    view = walked(x, order, steps)
+    assert np.array_equal(view, x)
+    parameter = tuple(shape[i] for i in axes)
+    weight, bias = rng.normal(size=(2, *parameter)).astype(np.float32)
+    where = rng.random(shape) < 0.8
+    for norm in ("layer_norm", "rms_norm", "standardize"):
+        case = Case(norm, shape, axes)
+        for mask in (None, where):
+            y = case.call(normc, x, weight, bias, where=mask)
+            assert_same_bits(case.call(normc, view, weight, bias, where=mask), y)
+            case.check(y, x, weight, bias, where=mask)
+            out = walked(np.zeros_like(x), order[::-1], steps[::-1])
+            case.call(normc, view, weight, bias, where=mask, out=out)
+            assert_same_bits(np.ascontiguousarray(out), y)
+    if len(shape) > 1:
+        channel = axes[0] or 1
+        weight = rng.normal(size=shape[channel]).astype(np.float32)
+        for case in (Case("batch_norm", shape, channel), Case("instance_norm", shape, channel),
+                     Case("group_norm", shape, channel, shape[channel])):
+            count = case.members().shape[1]
+            if count < 2 or (case.norm == "instance_norm" and len(shape) < 3):
+                continue
+            y = case.call(normc, x, weight, -weight)
+            assert_same_bits(case.call(normc, view, weight, -weight), y)
+            case.check(y, x, weight, -weight)

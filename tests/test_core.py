@@ -1,0 +1,56 @@
+"""The core without Python: compiled alone, checked against long double, hashed on every target."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent / "core"
+if not HERE.exists() or not (HERE.parent.parent / "csrc").exists():
+    pytest.skip("the sources of the core are not here", allow_module_level=True)
+
+TARGETS = {
+    "cc": (["cc"], ""),
+    "gcc": (["gcc"], ""),
+    "clang": (["clang-19", "clang"], ""),
+    "aarch64": (["aarch64-linux-gnu-gcc"], "qemu-aarch64 -L /usr/aarch64-linux-gnu"),
+}
+
+
+def without_preload():
+    """Compilers and emulators are not to run under the sanitizer that watches the interpreter."""
+    return {k: v for k, v in os.environ.items() if k not in ("LD_PRELOAD", "MAKEFLAGS", "CC")}
+
+
+@pytest.fixture(scope="module")
+def hash_of(tmp_path_factory):
+    """target -> the hash its program prints, having passed its own checks; run once each."""
+    known = {}
+
+    def run(target):
+        compilers, emulator = TARGETS[target]
+        compiler = next(filter(shutil.which, compilers), None)
+        for program in [compiler, *emulator.split()[:1]]:
+            if not program or not shutil.which(program):
+                pytest.skip(f"no {program or compilers[0]} on this machine")
+        if compiler not in known:
+            out = tmp_path_factory.mktemp(target)
+            command = ["make", "-j2", "-C", HERE, f"CC={compiler}", f"RUN={emulator}",
+                       f"OUT={out}", "run"]
+            done = subprocess.run(command, env=without_preload(), capture_output=True, text=True)
+            assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-6000:]
+            known[compiler] = done.stdout.split()[-1]
+        return known[compiler]
+
+    return run
+
+
+def test_checks_pass(hash_of):
+    assert len(hash_of("cc")) == 16
+
+
+@pytest.mark.parametrize("target", ["gcc", "clang", "aarch64"])
+def test_same_bits_as_other_compilers_and_machines(hash_of, target):
+    assert hash_of(target) == hash_of("cc")

@@ -1,0 +1,170 @@
+"""Memory and references, over many calls, those that fail included."""
+
+import gc
+import os
+import subprocess
+import sys
+import tracemalloc
+
+import numpy as np
+import pytest
+import zoo
+
+import normc
+
+X = np.arange(60, dtype=np.float32).reshape(3, 4, 5)
+WEIGHT, BIAS = np.ones(5, np.float32), np.zeros(5)
+MEAN, VAR = np.zeros(4), np.ones(4)
+WHERE = np.arange(60).reshape(3, 4, 5) % 3 > 0
+OUT = np.zeros_like(X)
+WIDE_OUT, FOUR, THREE = np.zeros(X.shape), np.ones(4), np.ones(3)
+LAYER = normc.BatchNorm1d(4)
+BAD_X = np.zeros(3, complex)
+
+
+def fails(call):
+    def failing():
+        try:
+            call()
+        except (TypeError, ValueError):
+            return
+        raise AssertionError("this call was to fail")
+    return failing
+
+
+def merge():
+    m = normc.moments(X, 2) + normc.moments(X, 2)
+    return m.update(X)
+
+
+CALLS = {
+    "layer_norm": lambda: normc.layer_norm(X, 5, WEIGHT, BIAS),
+    "layer_norm out": lambda: normc.layer_norm(X, 5, WEIGHT, BIAS, out=OUT),
+    "layer_norm where": lambda: normc.layer_norm(X, where=WHERE),
+    "layer_norm moments": lambda: normc.layer_norm(X, return_moments=True),
+    "layer_norm list": lambda: normc.layer_norm([[1, 2], [3, 4]], [2], [1, 2], (3, 4)),
+    "layer_norm swapped": lambda: normc.layer_norm(X.astype(">f4"), axis=(1, -1)),
+    "layer_norm masked": lambda: normc.layer_norm(np.ma.array(X, mask=WHERE), where=WHERE),
+    "layer_norm overlap": lambda: normc.layer_norm(OUT[1:], out=OUT[:-1]),
+    "batch_norm": lambda: normc.batch_norm(X, MEAN, VAR, MEAN.copy(), None, True, return_moments=True),
+    "batch_norm eval": lambda: normc.batch_norm(X, MEAN, VAR, VAR.copy(), out=OUT),
+    "instance_norm": lambda: normc.instance_norm(X, MEAN, VAR, where=WHERE, return_moments=True),
+    "group_norm": lambda: normc.group_norm(X, 2, return_moments=True),
+    "rms_norm": lambda: normc.rms_norm(X, 5, WEIGHT, return_moments=True),
+    "switchable_norm": lambda: normc.switchable_norm(X, [1, 2, 3], WEIGHT[:3], None, None, MEAN, VAR,
+                                                     True, return_moments=True),
+    "local_response_norm": lambda: normc.local_response_norm(X, 3, window="onnx"),
+    "standardize": lambda: normc.standardize(X, (0, 2)),
+    "moments": merge,
+    "relu": lambda: normc.relu(X, out=OUT),
+    "prelu": lambda: normc.prelu(X, VAR),
+    "float16": lambda: normc.layer_norm(X.astype(np.float16)),
+    "layer": lambda: LAYER(X, where=WHERE, out=OUT),
+    "new layer": lambda: normc.BatchNorm2d(3, bias=False),
+    "state_dict": lambda: LAYER.load_state_dict(LAYER.state_dict()),
+    # np.ones and np.zeros of NumPy 2.4 lose a reference to float64 of their own: not in here
+    "assign": lambda: setattr(LAYER, "weight", FOUR),
+    "bad dtype": fails(lambda: normc.layer_norm(BAD_X)),
+    "bad keyword": fails(lambda: normc.layer_norm(X, axes=1)),
+    "bad axis": fails(lambda: normc.layer_norm(X, axis=(1, 9))),
+    "bad weight": fails(lambda: normc.layer_norm(X, 5, WEIGHT[:3])),
+    "bad weight dtype": fails(lambda: normc.layer_norm(X, 5, BAD_X)),
+    "bad bias": fails(lambda: normc.layer_norm(X, 5, WEIGHT, [[1]])),
+    "bad eps": fails(lambda: normc.layer_norm(X, 5, WEIGHT, BIAS, -1.0, where=WHERE, out=OUT)),
+    "bad out": fails(lambda: normc.layer_norm(X, 5, WEIGHT, BIAS, out=OUT[1:])),
+    "bad out dtype": fails(lambda: normc.group_norm(X, 2, out=WIDE_OUT)),
+    "bad where": fails(lambda: normc.layer_norm(X, where=WHERE[0, 0, :2])),
+    "bad where dtype": fails(lambda: normc.layer_norm(X, where=X)),
+    "bad running": fails(lambda: normc.batch_norm(X, MEAN, VAR[:3], training=True)),
+    "shared running": fails(lambda: normc.batch_norm(X, MEAN, MEAN, training=True)),
+    "bad logits": fails(lambda: normc.switchable_norm(X, [1, 2, 3], [1, 2], training=True)),
+    "bad groups": fails(lambda: normc.group_norm(X, 3)),
+    "bad x": fails(lambda: normc.relu([[1], [2, 3]])),
+    "bad layer": fails(lambda: normc.BatchNorm(4, eps=-1)),
+    "bad init": fails(lambda: LAYER.__init__(-4)),
+    "bad call": fails(lambda: LAYER(X[:, :3])),
+    "bad assignment": fails(lambda: setattr(LAYER, "bias", THREE)),
+    "bad state": fails(lambda: LAYER.load_state_dict({"weight": 1})),
+}
+if zoo.bfloat16 is not None:
+    CALLS["bfloat16"] = lambda: normc.layer_norm(X.astype(zoo.bfloat16), 5, WEIGHT)
+
+SHARED = [X, WEIGHT, BIAS, MEAN, VAR, WHERE, OUT, BAD_X, None, np.dtype("f4"), np.dtype("f8"),
+          np.dtype(bool), np.dtype(complex), normc.Moments, normc.BatchNorm, type(LAYER), LAYER]
+if zoo.bfloat16 is not None:
+    SHARED.append(np.dtype(zoo.bfloat16))
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_references_are_given_back(name):
+    call = CALLS[name]
+    for _ in range(20):
+        call()
+    gc.collect()
+    before = [sys.getrefcount(o) for o in SHARED]
+    for _ in range(200):
+        call()
+    gc.collect()
+    for o, old, new in zip(SHARED, before, [sys.getrefcount(o) for o in SHARED]):
+        assert abs(new - old) < 100, f"references to {type(o).__name__} {o!r:.60}"
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_blocks_are_given_back(name):
+    """NumPy's arrays and PyMem blocks both go through tracemalloc."""
+    call = CALLS[name]
+    for _ in range(50):
+        call()
+    gc.collect()
+    tracemalloc.start()
+    try:
+        for _ in range(20):
+            call()
+        gc.collect()
+        before = tracemalloc.get_traced_memory()[0]
+        for _ in range(500):
+            call()
+        gc.collect()
+        grown = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert grown < 500 * 8, f"{grown} bytes in 500 calls"
+
+
+def test_the_process_does_not_grow():
+    """What the C core itself allocates, seen from outside: big calls, good and bad."""
+    if not os.path.exists("/proc/self/statm"):
+        pytest.skip("memory is read from /proc")
+    code = """
+import os, numpy as np, normc
+x = np.ones((4, 64, 5000), np.float32)
+w = np.ones(5000)
+rm, rv = np.zeros(64), np.ones(64)
+layer = normc.BatchNorm1d(64)
+def round():
+    normc.layer_norm(x, 5000, w)
+    normc.layer_norm(x[:, ::-1, ::2], where=x[:, :, ::2] > 0)
+    normc.switchable_norm(x, [1, 2, 3], [1, 2, 3], training=True, return_moments=True)
+    normc.instance_norm(x, rm, rv)
+    normc.local_response_norm(x, 5, beta=0.3)
+    normc.layer_norm(x.astype(">f8"), axis=1)
+    layer(x, out=x)
+    x[...] = 1
+    for bad in (dict(out=x[1:]), dict(eps=-1), dict(where=x)):
+        try:
+            normc.layer_norm(x, 5000, w, **bad)
+        except (TypeError, ValueError):
+            pass
+def pages():
+    return int(open("/proc/self/statm").read().split()[1])
+for _ in range(5):
+    round()
+first = pages()
+for _ in range(25):
+    round()
+print((pages() - first) * os.sysconf("SC_PAGE_SIZE"))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
+                          cwd=os.path.dirname(os.path.dirname(normc.__file__)))
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 6 * 2**20  # one leaked parameter of each round would be 25 x 40 kB x 7
