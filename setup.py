@@ -50,7 +50,8 @@ class BuildCore(build_ext):
                              "(or could not be run). Name another compiler: CC=gcc pip install .")
         core, = self.extensions
         core.include_dirs.append(numpy.get_include())
-        core.define_macros.append(("NORMC_VERSION", f'"{self.distribution.get_version()}"'))
+        core.define_macros += [("NORMC_VERSION", f'"{self.distribution.get_version()}"'),
+                               ("NORMC_NUMPY_BUILT", f'"{numpy.__version__}"')]
         if "__x86_64__" in macros:
             core.define_macros.append(("NORMC_HAVE_AVX2", None))
         else:

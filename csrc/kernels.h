@@ -15,11 +15,6 @@ enum {
 }; /* rows of a tile of columns that are taken together: their lines stay in L2 */
 enum { TILE = 128 }; /* columns of one call at most, lanes of a tile are LANES rows of TILE */
 
-static inline ptrdiff_t block(Dtype t)
-{
-    return t == F64 ? BLOCK_F64 : BLOCK;
-}
-
 /* How one run is normalised: y = ((x - hi) - lo) * scale + shift. */
 typedef struct {
     double hi, lo, scale, shift;
@@ -32,6 +27,12 @@ typedef struct {
 
 /* The powers that need no logarithm. */
 typedef enum { POW_HALF, POW_THREE_QUARTERS, POW_ONE, POW_OTHER } Power;
+
+/* Where the kernels' sum k + alpha * sum x^2 is neither near overflow nor made of lost squares. */
+#define LRN_LOW_f32  0x1p-100f
+#define LRN_HIGH_f32 0x1p120f
+#define LRN_LOW_f64  0x1p-900
+#define LRN_HIGH_f64 0x1p1000
 
 typedef struct {
 #define STORED(name, args)   void(*name) args;

@@ -6,18 +6,17 @@
 #include "threads.h"
 #include "work.h"
 #include <math.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 
 typedef struct {
     Work w;
     const Window *job;
     ptrdiff_t width, tiles,
-        slots; /* columns of a tile, tiles of a row of columns, rows of the ring */
-    int ring;
+        slots;    /* columns of a tile, tiles of a row of columns, rows of the ring */
     double alpha; /* of one element */
     Power power;
-    atomic_int failed;
+    const void **rows; /* of the window, twice: as they are read, and in the window's order */
+    char *ring;        /* NULL: rows are used where they are. One thread's, as `rows` are */
 } Lrn;
 
 static double element(const Work *w, const void *row, ptrdiff_t i)
@@ -25,7 +24,28 @@ static double element(const Work *w, const void *row, ptrdiff_t i)
     return w->t->dtype == F64 ? ((const double *)row)[i] : (double)((const float *)row)[i];
 }
 
-/* One row in double, squares scaled by a power of two: any beta, any magnitude. */
+/* Did the kernel's own arithmetic carry element i? The same operations, the same answer, so that
+ * neighbours have no say in it. */
+static int carried(const Lrn *l, const void *const *window, ptrdiff_t size, ptrdiff_t i)
+{
+    if (l->power == POW_OTHER)
+        return 0;
+    if (l->w.t->dtype == F64) {
+        double sum = 0;
+        for (ptrdiff_t j = 0; j < size; j++)
+            sum += ((const double *)window[j])[i] * ((const double *)window[j])[i];
+        const double s = l->job->k + l->alpha * sum;
+        return s > LRN_LOW_f64 && s < LRN_HIGH_f64;
+    }
+    float sum = 0;
+    for (ptrdiff_t j = 0; j < size; j++)
+        sum += ((const float *)window[j])[i] * ((const float *)window[j])[i];
+    const float s = (float)l->job->k + (float)l->alpha * sum;
+    return s > LRN_LOW_f32 && s < LRN_HIGH_f32;
+}
+
+/* What the kernel could not carry, in double, squares scaled by a power of two: any beta, any
+ * magnitude. */
 static void wide_row(const Lrn *l, const void *x, void *y, ptrdiff_t n, const void *const *window,
                      ptrdiff_t size)
 {
@@ -33,6 +53,8 @@ static void wide_row(const Lrn *l, const void *x, void *y, ptrdiff_t n, const vo
     for (ptrdiff_t i = 0; i < n; i++) {
         double most = 0, sum = 0;
         int e = 0;
+        if (carried(l, window, size, i))
+            continue;
         for (ptrdiff_t j = 0; j < size; j++)
             most = fmax(most, fabs(element(&l->w, window[j], i)));
         if (l->w.t->dtype == F64 && most < INFINITY)
@@ -52,20 +74,20 @@ static void wide_row(const Lrn *l, const void *x, void *y, ptrdiff_t n, const vo
     }
 }
 
-/* The row of channel c, from `rows` held or read; window and scratch are the item's. */
+/* The row of channel c, all rows of its window at hand. */
 static void one_row(const Lrn *l, const ptrdiff_t at[STEPS], ptrdiff_t c, ptrdiff_t width,
-                    const void *const *rows, const void **window, Scratch *scratch)
+                    Scratch *scratch)
 {
     const Window *job = l->job;
     const Plan *p = l->w.plan;
     const ptrdiff_t from = c < job->before ? 0 : c - job->before;
     const ptrdiff_t room = p->n - (c - job->before),
                     end = room > job->size ? c - job->before + job->size : p->n;
-    const void *x = rows[c % l->slots];
+    const void *x = l->rows[c % l->slots], **window = l->rows + l->slots;
     ptrdiff_t here[STEPS] = {[Y] = at[Y]};
     int wide = l->power == POW_OTHER;
     for (ptrdiff_t j = from; j < end; j++)
-        window[j - from] = rows[j % l->slots];
+        window[j - from] = l->rows[j % l->slots];
     locate(p->inner, p->ninner, c, here);
     void *y = p->pack ? (void *)scratch : (void *)(l->w.t->y + here[Y]);
     if (!wide)
@@ -78,7 +100,7 @@ static void one_row(const Lrn *l, const ptrdiff_t at[STEPS], ptrdiff_t c, ptrdif
 
 static void lrn_item(void *context, ptrdiff_t item)
 {
-    Lrn *l = context;
+    const Lrn *l = context;
     const Window *job = l->job;
     const Plan *p = l->w.plan;
     const Loop *columns = &p->kept[p->nkept - 1];
@@ -88,28 +110,20 @@ static void lrn_item(void *context, ptrdiff_t item)
     const ptrdiff_t after = job->size - 1 - job->before;
     Scratch scratch;
     ptrdiff_t at[STEPS] = {0};
-    char *ring = l->ring ? malloc((size_t)(l->slots * pitch)) : NULL;
-    const void **rows = malloc((size_t)l->slots * 2 * sizeof *rows);
-    if (!rows || (l->ring && !ring)) {
-        atomic_store(&l->failed, 1);
-        goto done;
-    }
     locate(p->kept, p->nkept - 1, item / l->tiles, at);
     locate(columns, 1, from, at);
     for (ptrdiff_t c = 0, read = 0; c < p->n; c++) {
         for (; read < p->n && read - after <= c; read++) {
             ptrdiff_t here[STEPS] = {[X] = at[X]};
             locate(p->inner, p->ninner, read, here);
-            char *slot = l->ring ? ring + read % l->slots * pitch : NULL;
-            rows[read % l->slots] = l->ring ? slot : l->w.t->x + here[X];
+            const ptrdiff_t slot = read % l->slots;
+            l->rows[slot] = l->ring ? l->ring + slot * pitch : l->w.t->x + here[X];
             if (l->ring)
-                move_cols(&l->w, IN, at, 0, read, 1, width, (Scratch *)(void *)slot, NULL, NULL);
+                move_cols(&l->w, IN, at, 0, read, 1, width,
+                          (Scratch *)(void *)(l->ring + slot * pitch), NULL, NULL);
         }
-        one_row(l, at, c, width, rows, rows + l->slots, &scratch);
+        one_row(l, at, c, width, &scratch);
     }
-done:
-    free(ring);
-    free(rows);
 }
 
 static Power power_of(const Window *job, double alpha)
@@ -138,17 +152,24 @@ int lrn_forward(const Window *job)
     }
     plan_make(&plan, t->ndim, axes, shared, t);
     plan_columns(&plan, t);
-    if (l.w.plan->groups == 0 || l.w.plan->n == 0)
+    if (plan.groups * plan.runs * plan.n == 0)
         return 0;
-    const ptrdiff_t columns = l.w.plan->kept[l.w.plan->nkept - 1].n;
+    const ptrdiff_t columns = plan.kept[plan.nkept - 1].n;
     l.power = power_of(job, l.alpha);
-    l.ring = l.w.plan->pack || t->x == t->y;
-    l.slots = job->size < l.w.plan->n ? job->size : l.w.plan->n;
+    l.slots = job->size < plan.n ? job->size : plan.n;
     l.width = RING / arithsize(t->dtype) / l.slots / LANES * LANES;
     l.width = l.width < LANES ? LANES : l.width > WIDTH ? WIDTH : l.width;
     l.tiles = (columns + l.width - 1) / l.width;
-    const FpState saved = fp_enter();
-    parallel(l.w.plan->groups / columns * l.tiles, lrn_item, &l);
-    fp_leave(saved);
-    return atomic_load(&l.failed) ? -1 : 0;
+    const int own = plan.pack || t->x == t->y;
+    l.rows = malloc((size_t)l.slots * 2 * sizeof *l.rows);
+    l.ring = own ? aligned_alloc(64, (size_t)(l.slots * l.width * arithsize(t->dtype))) : NULL;
+    const int failed = !l.rows || (own && !l.ring);
+    if (!failed) {
+        const FpState saved = fp_enter();
+        parallel(plan.groups / columns * l.tiles, lrn_item, &l);
+        fp_leave(saved);
+    }
+    free(l.ring);
+    free(l.rows);
+    return failed ? -1 : 0;
 }

@@ -19,7 +19,7 @@ static void sums_rows(const Work *w, ptrdiff_t group, double k, Sums *s)
 {
     const Plan *p = w->plan;
     const Tensors *t = w->t;
-    const ptrdiff_t size = arithsize(t->dtype), b = block(t->dtype), per = p->n < b ? b / p->n : 1;
+    const ptrdiff_t size = arithsize(t->dtype), b = p->block, per = p->per;
     const ptrdiff_t run_step = p->nrun ? p->run[0].step[X] : 0;
     ptrdiff_t at[STEPS] = {0};
     Scratch scratch;
@@ -69,8 +69,7 @@ static void take_strips(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t run,
 static void sums_cols(const Work *w, ptrdiff_t first, ptrdiff_t width, const double *k, Sums *s)
 {
     const Plan *p = w->plan;
-    const Dtype dtype = w->t->dtype;
-    const ptrdiff_t b = block(dtype), per = p->n < b ? b / p->n : 1;
+    const ptrdiff_t b = p->block, per = p->per;
     _Alignas(64) double lanes[2 * LANES * TILE], sums[2 * TILE], included[TILE] = {0};
     ptrdiff_t at[STEPS] = {0};
     memset(lanes, 0, sizeof lanes);

@@ -25,7 +25,8 @@ static const struct {
 
 /* ---- axes ---------------------------------------------------------------------------- */
 
-/* (N, C, P): the first axis that is not the channels, the channels, the rest. */
+/* (N, C, P): the first axis that is not the channels, the channels, the rest. Where the statistics
+ * are given nothing is taken, and x is walked as it lies. */
 static int channel_axes(const Job *job, Loop *axes, char *shared)
 {
     int n = 0, first = 1;
@@ -33,7 +34,7 @@ static int channel_axes(const Job *job, Loop *axes, char *shared)
         if (i == job->axis)
             continue;
         axes[n] = axis_loop(&job->t, i);
-        shared[n++] = first ? table[job->kind].over_n : table[job->kind].over_p;
+        shared[n++] = first ? table[job->kind].over_n && !job->given_mean : table[job->kind].over_p;
         if (!first)
             continue;
         first = 0;
@@ -198,13 +199,13 @@ static void take_item(void *context, ptrdiff_t item)
     apply(w, first, count, f);
 }
 
-/* In reverse: what was taken last is still near. */
+/* After a take in reverse: what was taken last is still near. */
 static void apply_item(void *context, ptrdiff_t item)
 {
     const Drive *d = context;
     Fold f[TILE];
     ptrdiff_t first, count;
-    item_groups(d->w, d->w->items - 1 - item, &first, &count);
+    item_groups(d->w, d->by == STAT ? d->w->items - 1 - item : item, &first, &count);
     for (ptrdiff_t g = 0; g < count; g++)
         f[g] = d->folds[place(d->w, first + g, d->by)];
     apply(d->w, first, count, f);

@@ -1,4 +1,5 @@
 #include "plan.h"
+#include "kernels.h"
 #include <stdint.h>
 
 static ptrdiff_t magnitude(ptrdiff_t step)
@@ -123,6 +124,8 @@ void plan_make(Plan *p, int naxes, const Loop *axes, const char *shared, const T
     p->groups = extent(p->kept, p->nkept);
     p->runs = extent(p->run, p->nrun);
     p->n = extent(p->inner, p->ninner);
+    p->block = t->dtype == F64 ? BLOCK_F64 : BLOCK;
+    p->per = p->n && p->n < p->block ? p->block / p->n : 1;
     const Loop *row = last(p->inner, p->ninner), *col = last(p->kept, p->nkept);
     const int nearer =
         col && (!row || (!dense(row, t) && magnitude(col->step[X]) < magnitude(row->step[X])));

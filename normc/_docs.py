@@ -1,8 +1,7 @@
 """Signatures, defaults and docstrings of the functions in C, in this one place.
 
 Each function below is written for its head and its docstring; ``attach`` gives both to the C
-function of the same name, which parses its arguments by them. C knows the parameters by their
-order.
+function of the same name, which sorts and converts its arguments by the names it finds there.
 """
 
 from . import _core

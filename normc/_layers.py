@@ -130,7 +130,7 @@ class Layer:
         if strict and unexpected:
             problems.append(f"Unexpected key(s) in state_dict: {_quoted(unexpected)}.")
         values = {}
-        for name in own.keys() - set(missing):
+        for name in [name for name in own if name in state_dict]:
             values[name], problem = _loadable(name, state_dict[name], own[name])
             problems += problem
         if problems:

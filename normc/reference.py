@@ -1,4 +1,4 @@
-"""Every norm in plain NumPy, written from its formula: what normc computes, and what its tests trust.
+"""Every norm in plain NumPy, from its formula: what normc computes, and what its tests trust.
 
 All but two functions here are one formula,
 
@@ -78,7 +78,7 @@ def instance_norm(x, /, running_mean=None, running_var=None, weight=None, bias=N
 
 def layer_norm(x, /, normalized_shape=None, weight=None, bias=None, eps=1e-5, *, axis=None,
                where=None, out=None, return_moments=False):
-    """Over the trailing axes of ``normalized_shape``, or over ``axis`` (Ba, Kiros and Hinton, 2016).
+    """Over the trailing axes of ``normalized_shape``, or over ``axis`` (Ba, Kiros, Hinton, 2016).
 
     Weight and bias have one value for each element that shares the mean.
     """

@@ -2,7 +2,8 @@
 
 Exact means: in ``np.longdouble`` (64 bits of mantissa or more, and an exponent that neither squares
 of 1e308 nor subnormals leave), with pairwise sums and means taken away twice. What that leaves is
-below 2^-56 of a standard deviation for a million elements: test_bound.py holds it against fractions.
+below 2^-56 of a standard deviation for a million elements; test_bound.py holds it against
+fractions.
 """
 
 import numpy as np
@@ -78,7 +79,8 @@ def assert_within(got, exact, allowed, dtype=None):
     overflow = np.ldexp(wide(1), MAXEXP[dtype]) * (1 - wide(UNIT[dtype]) / 2)
     with np.errstate(invalid="ignore"):
         fine = abs(got - exact) <= allowed
-        fine |= np.isinf(got) & (np.sign(got) == np.sign(exact)) & (abs(exact) + allowed >= overflow)
+        same_side = np.isinf(got) & (np.sign(got) == np.sign(exact))
+        fine |= same_side & (abs(exact) + allowed >= overflow)
     fine |= np.isnan(got) & np.isnan(exact)
     if not fine.all():
         worst = np.argwhere(~fine)[0]

@@ -19,7 +19,8 @@ class Case:
 
     def __str__(self):
         groups = f"-{self.num_groups}groups" if self.norm == "group_norm" else ""
-        return f"{self.norm}-{'x'.join(map(str, self.shape))}-axis{self.axis}{groups}".replace(" ", "")
+        shape = "x".join(map(str, self.shape))
+        return f"{self.norm}-{shape}-axis{self.axis}{groups}".replace(" ", "")
 
     @property
     def centred(self):

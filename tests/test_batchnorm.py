@@ -37,7 +37,8 @@ def test_fresh_layer():
     assert layer.axis == 1 and layer.correction == 1 and layer.dtype == np.float32
     for name, value in (("weight", 1), ("bias", 0), ("running_mean", 0), ("running_var", 1)):
         a = getattr(layer, name)
-        assert type(a) is np.ndarray and a.shape == (4,) and a.dtype == np.float32 and (a == value).all()
+        assert type(a) is np.ndarray and a.shape == (4,) and a.dtype == np.float32
+        assert (a == value).all()
     tracked = layer.num_batches_tracked
     assert isinstance(tracked, np.ndarray) and tracked.shape == () and tracked.dtype == np.int64
     assert tracked == 0
@@ -128,7 +129,8 @@ def test_where_and_out(x, rng):
     out = np.empty_like(x)
     assert layer(x, where=where, out=out) is out
     running = np.zeros(4, np.float32), np.ones(4, np.float32)
-    assert_same_bits(out, normc.batch_norm(x, *running, other.weight, other.bias, True, where=where))
+    assert_same_bits(out, normc.batch_norm(x, *running, other.weight, other.bias, True,
+                                           where=where))
     assert_same_bits(layer.running_mean, running[0])
     masked = other(np.ma.array(x, mask=~where))
     assert_same_bits(masked, out)
@@ -212,7 +214,8 @@ def test_settings_may_be_assigned_and_are_checked(x):
     layer.momentum = None
     layer.momentum = 0.25
     running = np.zeros(4, np.float32), np.ones(4, np.float32)
-    assert_same_bits(layer(x), normc.batch_norm(x, *running, layer.weight, layer.bias, True, 0.25, 0.5))
+    y = normc.batch_norm(x, *running, layer.weight, layer.bias, True, 0.25, 0.5)
+    assert_same_bits(layer(x), y)
     assert_same_bits(layer.running_var, running[1])
     for name, bad in (("eps", -1.0), ("eps", "a"), ("momentum", np.nan), ("momentum", "a")):
         with pytest.raises((TypeError, ValueError), match=name):
@@ -291,8 +294,9 @@ def test_bad_state_dicts_change_nothing(x):
     with pytest.raises(Exception) as error:
         layer.load_state_dict(bad)
     assert isinstance(error.value, (ValueError, RuntimeError, KeyError))
-    for word in ("weight", "running_var", "gamma", "bias", "Missing", "Unexpected", "size mismatch"):
-        assert word in str(error.value)
+    for words in ("weight", "running_var", "gamma", "bias", "Missing", "Unexpected",
+                  "size mismatch"):
+        assert words in str(error.value)
     assert state(layer) == before
     for key, value in (("weight", np.ones(4, complex)), ("weight", ["a"] * 4), ("bias", None),
                        ("num_batches_tracked", np.ones(2, int)), ("running_mean", object())):
@@ -305,7 +309,8 @@ def test_bad_state_dicts_change_nothing(x):
 
 def test_load_not_strict():
     layer = BatchNorm1d(4)
-    missing, unexpected = layer.load_state_dict({"weight": np.full(4, 5.0), "other": 1}, strict=False)
+    some = {"weight": np.full(4, 5.0), "other": 1}
+    missing, unexpected = layer.load_state_dict(some, strict=False)
     assert list(missing) == KEYS[1:] and list(unexpected) == ["other"]
     assert (layer.weight == 5).all() and (layer.running_var == 1).all()
     with pytest.raises((ValueError, RuntimeError), match="weight"):

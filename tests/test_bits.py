@@ -145,7 +145,8 @@ def test_batch_norm_channels_alone(dtype, rng):
 
 
 @pytest.mark.parametrize("dtype", zoo.DTYPES)
-@pytest.mark.parametrize("case", [c for c in ALL if not c.shared_by_axis and len(c.shape) > 2], ids=str)
+@pytest.mark.parametrize("case", [c for c in ALL if not c.shared_by_axis and len(c.shape) > 2],
+                         ids=str)
 def test_channel_axis_anywhere(case, dtype, rng):
     """Where the channels stand decides nothing: moving their axis moves the result."""
     x = data(case, rng, dtype)
@@ -274,7 +275,8 @@ def test_masks_in_every_layout(cpu, dtype, rng):
 
 @pytest.mark.parametrize("dtype", zoo.DTYPES)
 def test_layer_and_function(cpu, dtype, rng):
-    for kind, shape, options in ((normc.BatchNorm1d, (19, 5), {}), (normc.BatchNorm2d, (3, 5, 7, 2), {}),
+    for kind, shape, options in ((normc.BatchNorm1d, (19, 5), {}),
+                                 (normc.BatchNorm2d, (3, 5, 7, 2), {}),
                                  (normc.BatchNorm, (3, 7, 5), {"axis": -1, "correction": 0})):
         layer = kind(5, momentum=0.3, eps=1e-3, dtype=dtype, **options)
         layer.weight, layer.bias = rng.normal(size=(2, 5)).astype(dtype)

@@ -1,4 +1,4 @@
-"""Every bad call ends in an exception of the right type that names the argument; nothing changes."""
+"""Every bad call ends in the right exception, which names the argument; nothing changes."""
 
 import inspect
 
@@ -91,7 +91,8 @@ BAD = [
     ("one of the axes", AxisError, r"7", normc.standardize, (x3(), (0, 7)), {}),
     ("axis twice", ValueError, r"axis", normc.layer_norm, (x3(),), {"axis": (1, -2)}),
     ("axis a float", TypeError, r"axis", normc.layer_norm, (x3(),), {"axis": 1.0}),
-    ("axis a tuple", TypeError, r"axis", normc.batch_norm, (x3(),), {"training": True, "axis": (1,)}),
+    ("axis a tuple", TypeError, r"axis", normc.batch_norm, (x3(),),
+     {"training": True, "axis": (1,)}),
     ("axis None", TypeError, r"axis", normc.group_norm, (x3(), 2), {"axis": None}),
     ("axis and shape", ValueError, r"normalized_shape.*axis|axis.*normalized_shape",
      normc.layer_norm, (x3(), 5), {"axis": 2}),
@@ -173,7 +174,8 @@ BAD = [
     ("where of integers", TypeError, r"where.*bool", normc.layer_norm, (x3(),),
      {"where": ones(3, 4, 5, dtype=int)}),
     ("where of floats", TypeError, r"where", normc.moments, (x3(),), {"where": ones(5)}),
-    ("where too short", ValueError, r"where", normc.layer_norm, (x3(),), {"where": ones(4, dtype=bool)}),
+    ("where too short", ValueError, r"where", normc.layer_norm, (x3(),),
+     {"where": ones(4, dtype=bool)}),
     ("where with an axis too many", ValueError, r"where", normc.batch_norm, (x3(),),
      {"training": True, "where": ones(1, 3, 4, 5, dtype=bool)}),
     ("where for lrn", TypeError, r"where", normc.local_response_norm, (x3(), 3), {"where": True}),
@@ -181,18 +183,21 @@ BAD = [
     ("training a string", TypeError, r"training", normc.batch_norm, (x3(),), {"training": "yes"}),
     ("return_moments a float", TypeError, r"return_moments", normc.layer_norm, (x3(),),
      {"return_moments": 0.5}),
-    ("moments in evaluation", ValueError, r"return_moments", normc.batch_norm, (x3(), *one_running()),
-     {"return_moments": True}),
+    ("moments in evaluation", ValueError, r"return_moments", normc.batch_norm,
+     (x3(), *one_running()), {"return_moments": True}),
     ("moments of given statistics", ValueError, r"return_moments", normc.instance_norm,
      (x3(), *one_running()), {"use_input_stats": False, "return_moments": True}),
     # out
     ("out a list", TypeError, r"out", normc.layer_norm, (x3(),), {"out": [0.0]}),
     ("out too small", ValueError, r"out", normc.layer_norm, (x3(),), {"out": ones(3, 4, 4)}),
-    ("out that would broadcast", ValueError, r"out", normc.relu, (x3(),), {"out": ones(1, 3, 4, 5)}),
+    ("out that would broadcast", ValueError, r"out", normc.relu, (x3(),),
+     {"out": ones(1, 3, 4, 5)}),
     ("out float64", ValueError, r"out.*float64", normc.layer_norm, (x3(),),
      {"out": ones(3, 4, 5, dtype=np.float64)}),
-    ("out float32 for integers", ValueError, r"out", normc.relu, (x3(int),), {"out": ones(3, 4, 5)}),
-    ("out swapped", ValueError, r"out", normc.layer_norm, (x3(),), {"out": ones(3, 4, 5, dtype=">f4")}),
+    ("out float32 for integers", ValueError, r"out", normc.relu, (x3(int),),
+     {"out": ones(3, 4, 5)}),
+    ("out swapped", ValueError, r"out", normc.layer_norm, (x3(),),
+     {"out": ones(3, 4, 5, dtype=">f4")}),
     ("out read-only", ValueError, r"out", normc.batch_norm, (x3(),),
      {"training": True, "out": zoo.read_only(ones(3, 4, 5))}),
     ("out of stride 0", ValueError, r"out", normc.layer_norm, (x3(),), {"out": broadcast_out()}),
@@ -207,8 +212,8 @@ BAD = [
     ("layer keyword", TypeError, r"affin", normc.BatchNorm, (4,), {"affin": True}),
     ("layer: channels", ValueError, r"running_mean should contain 3 elements not 4",
      normc.BatchNorm2d(4), (ones(2, 3, 5, 5),), {}),
-    ("layer: rank", ValueError, r"expected 4D input \(got 2D input\)", normc.BatchNorm2d(4), (x2(),),
-     {}),
+    ("layer: rank", ValueError, r"expected 4D input \(got 2D input\)", normc.BatchNorm2d(4),
+     (x2(),), {}),
     ("layer: one value", ValueError, r"Expected more than 1 value per channel when training",
      normc.BatchNorm1d(4), (ones(1, 4),), {}),
     ("layer: out", ValueError, r"out", normc.BatchNorm1d(4), (x3(),), {"out": ones(3)}),
@@ -251,7 +256,8 @@ def test_shared_memory_of_statistics():
         (r"running_var.*bias", (x, stats[:4], w, None, w), {}),
         (r"out.*running_mean|running_mean.*out", (x, (o := np.ones((3, 4, 5)))[0, :, 2], w),
          {"out": o}),
-        (r"out.*running_var|running_var.*out", (x, w, (p := np.ones((3, 4, 5)))[1, :, 0]), {"out": p}),
+        (r"out.*running_var|running_var.*out", (x, w, (p := np.ones((3, 4, 5)))[1, :, 0]),
+         {"out": p}),
     ]
     for message, args, kwargs in pairs:
         before = snapshot([a for a in [*args, *kwargs.values()] if a is not None])
@@ -346,7 +352,8 @@ ARRAYS = [lambda: np.zeros(4), lambda: np.ones(4, np.float32), lambda: np.ones(5
           lambda: np.zeros(0), lambda: np.ones(4, bool), lambda: np.ones((3, 4, 5), bool),
           lambda: np.ones(3), lambda: np.ones(4, complex), lambda: np.array([None] * 4),
           lambda: np.array(["a"] * 4), lambda: np.zeros((3, 4, 5), ">f4"),
-          lambda: np.zeros((3, 4, 5), np.float16), lambda: np.broadcast_to(np.float32(1), (3, 4, 5)),
+          lambda: np.zeros((3, 4, 5), np.float16),
+          lambda: np.broadcast_to(np.float32(1), (3, 4, 5)),
           lambda: np.zeros(4, "V2"), lambda: np.zeros(4, "M8[s]"),
           lambda: np.ma.array(np.ones((3, 4, 5)), mask=True), lambda: memoryview(b"abcd"),
           Explosive]

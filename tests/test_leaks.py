@@ -46,12 +46,12 @@ CALLS = {
     "layer_norm swapped": lambda: normc.layer_norm(X.astype(">f4"), axis=(1, -1)),
     "layer_norm masked": lambda: normc.layer_norm(np.ma.array(X, mask=WHERE), where=WHERE),
     "layer_norm overlap": lambda: normc.layer_norm(OUT[1:], out=OUT[:-1]),
-    "batch_norm": lambda: normc.batch_norm(X, MEAN, VAR, MEAN.copy(), None, True, return_moments=True),
+    "batch_norm": lambda: normc.batch_norm(X, MEAN, VAR, FOUR, None, True, return_moments=True),
     "batch_norm eval": lambda: normc.batch_norm(X, MEAN, VAR, VAR.copy(), out=OUT),
     "instance_norm": lambda: normc.instance_norm(X, MEAN, VAR, where=WHERE, return_moments=True),
     "group_norm": lambda: normc.group_norm(X, 2, return_moments=True),
     "rms_norm": lambda: normc.rms_norm(X, 5, WEIGHT, return_moments=True),
-    "switchable_norm": lambda: normc.switchable_norm(X, [1, 2, 3], WEIGHT[:3], None, None, MEAN, VAR,
+    "switchable_norm": lambda: normc.switchable_norm(X, THREE, [1, 2, 3], None, None, MEAN, VAR,
                                                      True, return_moments=True),
     "local_response_norm": lambda: normc.local_response_norm(X, 3, window="onnx"),
     "standardize": lambda: normc.standardize(X, (0, 2)),
@@ -95,6 +95,15 @@ if zoo.bfloat16 is not None:
     SHARED.append(np.dtype(zoo.bfloat16))
 
 
+@pytest.fixture(scope="module", autouse=True)
+def quick_collections():
+    """What other tests have left need not be looked through time and again."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 @pytest.mark.parametrize("name", CALLS)
 def test_references_are_given_back(name):
     call = CALLS[name]
@@ -113,22 +122,23 @@ def test_references_are_given_back(name):
 def test_blocks_are_given_back(name):
     """NumPy's arrays and PyMem blocks both go through tracemalloc."""
     call = CALLS[name]
-    for _ in range(50):
-        call()
-    gc.collect()
-    tracemalloc.start()
-    try:
-        for _ in range(20):
-            call()
+
+    def grown(calls):
         gc.collect()
         before = tracemalloc.get_traced_memory()[0]
-        for _ in range(500):
+        for _ in range(calls):
             call()
         gc.collect()
-        grown = tracemalloc.get_traced_memory()[0] - before
+        return tracemalloc.get_traced_memory()[0] - before
+
+    grown(50)
+    tracemalloc.start()
+    try:
+        # A leak shows in every round, a cache that fills in one; no block is below 16 bytes.
+        least = min(grown(150) for _ in range(4))
     finally:
         tracemalloc.stop()
-    assert grown < 500 * 8, f"{grown} bytes in 500 calls"
+    assert least < 150 * 8, f"{least} bytes in 150 calls"
 
 
 def test_the_process_does_not_grow():
@@ -137,34 +147,36 @@ def test_the_process_does_not_grow():
         pytest.skip("memory is read from /proc")
     code = """
 import os, numpy as np, normc
-x = np.ones((4, 64, 5000), np.float32)
-w = np.ones(5000)
-rm, rv = np.zeros(64), np.ones(64)
-layer = normc.BatchNorm1d(64)
+x = np.ones((2, 2, 2000), np.float32)
+w = np.ones(2000)
+c = np.ones((4, 100, 20), np.float32)
+rm, rv = np.zeros(100), np.ones(100)
+layer = normc.BatchNorm1d(100)
 def round():
-    normc.layer_norm(x, 5000, w)
+    normc.layer_norm(x, 2000, w)
     normc.layer_norm(x[:, ::-1, ::2], where=x[:, :, ::2] > 0)
-    normc.switchable_norm(x, [1, 2, 3], [1, 2, 3], training=True, return_moments=True)
-    normc.instance_norm(x, rm, rv)
-    normc.local_response_norm(x, 5, beta=0.3)
     normc.layer_norm(x.astype(">f8"), axis=1)
-    layer(x, out=x)
-    x[...] = 1
+    normc.switchable_norm(c, [1, 2, 3], [1, 2, 3], training=True, return_moments=True)
+    normc.instance_norm(c, rm, rv)
+    normc.local_response_norm(c, 5, beta=0.3)
+    layer(c, out=c)
+    c[...] = 1
     for bad in (dict(out=x[1:]), dict(eps=-1), dict(where=x)):
         try:
-            normc.layer_norm(x, 5000, w, **bad)
+            normc.layer_norm(x, 2000, w, **bad)
         except (TypeError, ValueError):
             pass
 def pages():
     return int(open("/proc/self/statm").read().split()[1])
-for _ in range(5):
+for _ in range(100):
     round()
 first = pages()
-for _ in range(25):
+for _ in range(500):
     round()
 print((pages() - first) * os.sysconf("SC_PAGE_SIZE"))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
                           cwd=os.path.dirname(os.path.dirname(normc.__file__)))
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) < 6 * 2**20  # one leaked parameter of each round would be 25 x 40 kB x 7
+    # What a round could lose is 8 kB and more, 4 MB in all.
+    assert int(done.stdout) < 2**20

@@ -37,7 +37,8 @@ def assert_moments(m, x, pieces=1):
 
 @dtypes
 @pytest.mark.parametrize("mean", [0, 1e3, 1e7, 1e12])
-@pytest.mark.parametrize("cuts", [(500,), (1, 2, 3), (0, 999), (16, 17, 400, 401), tuple(range(7, 1000, 7))],
+@pytest.mark.parametrize("cuts", [(500,), (1, 2, 3), (0, 999), (16, 17, 400, 401),
+                                  tuple(range(7, 1000, 7))],
                          ids=["halves", "few", "ends", "uneven", "many"])
 def test_any_split(cuts, mean, dtype, rng):
     if dtype == np.float16:
@@ -156,7 +157,8 @@ def test_where_and_update(rng):
     where = rng.random(x.shape) < 0.5
     m = normc.moments(x, 1, where=where).update(x, where=~where)
     for row in range(3):
-        assert_moments(Moments(m.count[row], m.mean[row], m.m2[row], mean_lo=m.mean_lo[row]), x[row], 2)
+        one = Moments(m.count[row], m.mean[row], m.m2[row], mean_lo=m.mean_lo[row])
+        assert_moments(one, x[row], 2)
 
 
 def test_not_finite():

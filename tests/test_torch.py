@@ -182,7 +182,8 @@ def test_local_response_norm(shape, layout, dtype, draw):
         for alpha, beta, k in ((1e-4, 0.75, 1.0), (0.5, 0.5, 2.0), (0.3, 1.3, 0.7)):
             y = normc.local_response_norm(same_in(layout, x), size, alpha, beta, k)
             expected = F.local_response_norm(tensor(x), size, alpha, beta, k).numpy()
-            allowed = ((size + 6) * u + 16 * bound.UNIT["float64"]) * abs(expected) + bound.TINY[name]
+            relative = (size + 6) * u + 16 * bound.UNIT["float64"]
+            allowed = relative * abs(expected) + bound.TINY[name]
             if name in ("float16", "bfloat16"):
                 allowed = allowed + bound.ulp(expected, name) * (0.5 + 2.0**-8)
             bound.assert_within(y, expected, allowed)
@@ -384,7 +385,8 @@ def as_numpy(value):
 
 NATIVE = {  # the same norms under their internal names: arguments in another order
     "native_layer_norm": lambda x, shape, w, b, eps: normc.layer_norm(x, shape, w, b, eps),
-    "native_group_norm": lambda x, w, b, n, c, hw, groups, eps: normc.group_norm(x, groups, w, b, eps),
+    "native_group_norm": lambda x, w, b, n, c, hw, groups, eps: normc.group_norm(
+        x, groups, w, b, eps),
     "native_batch_norm": lambda x, w, b, rm, rv, training, momentum, eps: normc.batch_norm(
         x, rm, rv, w, b, training, momentum, eps),
 }

@@ -20,7 +20,7 @@ def assert_prints(y, table):
     assert printed == table.replace("-0.0000", "0.0000").split()
 
 
-# ---- 1. three norms by hand, on one (3, 4, 2, 2) tensor -------------------------------------------
+# ---- 1. three norms by hand, on one (3, 4, 2, 2) tensor ------------------------------------------
 
 X1 = numbers("""
 1 1 1 1 0 1 1 0 0 0 0 1 1 1 0 0 2 2 0 0 2 0 1 1 1 0 0 2 2 1 1 0 3 1 2 2 3 0 0 2 2 3 1 2 3 3 2 1
@@ -94,7 +94,8 @@ def test_only_batch_norm_sees_the_batch(m):
     among = [m.layer_norm(X1, (4, 2, 2)), m.group_norm(X1, 2), m.instance_norm(X1)]
     for a, b in zip(alone, among):
         assert np.array_equal(a[0], b[0])
-    assert not np.allclose(m.batch_norm(X1[:1], training=True)[0], m.batch_norm(X1, training=True)[0])
+    alone, among = m.batch_norm(X1[:1], training=True), m.batch_norm(X1, training=True)
+    assert not np.allclose(alone[0], among[0])
 
 
 @dtypes
@@ -104,7 +105,7 @@ def test_layer_form(dtype):
     assert np.array_equal(layer.weight, np.ones(4)) and np.array_equal(layer.bias, np.zeros(4))
 
 
-# ---- 2. a batch norm of one's own -----------------------------------------------------------------
+# ---- 2. a batch norm of one's own ----------------------------------------------------------------
 
 def batch_norm_by_hand(x, gamma, beta, moving_mean, moving_var, training, eps=1e-5, momentum=0.9):
     """The tutorial's function: momentum weighs the old value, the moving variance is biased."""
@@ -174,7 +175,7 @@ def test_lenet_shapes(rng):
         assert not np.array_equal(layer(x), y)
 
 
-# ---- 3. LayerNorm(10, eps=0) of one row, then the activations -------------------------------------
+# ---- 3. LayerNorm(10, eps=0) of one row, then the activations ------------------------------------
 
 X3 = numbers("-0.9 0.1 0.0 -0.1 0.9 -0.4 0.9 -0.5 0.8 0.1")
 NORMALISED = "-1.6906 0.0171 -0.1537 -0.3245 1.3833 -0.8368 1.3833 -1.0076 1.2125 0.0171"
@@ -195,7 +196,7 @@ def test_layer_norm_then_activations(m, dtype):
     assert_prints(m.standardize(X3.astype(dtype)), NORMALISED)
 
 
-# ---- 4. BatchNorm2d(2, affine=False), equal to the loop over channels -----------------------------
+# ---- 4. BatchNorm2d(2, affine=False), equal to the loop over channels ----------------------------
 
 X4 = numbers("1 1 1 2 -1 1 0 1 0 -1 2 2 0 -1 3 1").reshape(2, 2, 2, 2)
 CHANNELS = """0.0000 0.0000 0.0000 1.0000 -1.2247 0.4082 -0.4082 0.4082
@@ -228,7 +229,7 @@ def test_batch_norm_layer_without_parameters(dtype):
     assert_prints(layer.running_var, f"{0.9 + 0.1 * 8 / 7:.4f} {0.9 + 0.1 * 12 / 7:.4f}")
 
 
-# ---- 5. LayerNorm over the whole image and over channels, on (1, 3, 5, 5) -------------------------
+# ---- 5. LayerNorm over the whole image and over channels, on (1, 3, 5, 5) ------------------------
 
 X5 = (np.arange(1.0, 26) + np.array([0, 10, 30])[:, None]).reshape(1, 3, 5, 5)
 FIRST = """

@@ -24,20 +24,15 @@ static int find_keyword(const Signature *s, PyObject *keyword)
     return -1;
 }
 
-int parse(const State *state, SignatureId id, const char *function, PyObject *const *args,
-          Py_ssize_t nargs, PyObject *kwnames, int count, PyObject **values)
+int parse(const Signature *s, const char *function, PyObject *const *args, Py_ssize_t nargs,
+          PyObject *kwnames, PyObject **values)
 {
-    const Signature *s = &state->signatures[id];
-    if (s->count != count) {
-        PyErr_Format(PyExc_SystemError, "%s(): normc._docs does not match normc._core", function);
-        return -1;
-    }
     if (nargs > s->positional) {
         PyErr_Format(PyExc_TypeError, "%s() takes at most %d positional argument%s (%zd given)",
                      function, s->positional, s->positional == 1 ? "" : "s", nargs);
         return -1;
     }
-    for (int i = 0; i < count; i++)
+    for (int i = 0; i < s->count; i++)
         values[i] = i < nargs ? args[i] : NULL;
     const Py_ssize_t nkeywords = kwnames ? PyTuple_GET_SIZE(kwnames) : 0;
     for (Py_ssize_t k = 0; k < nkeywords; k++) {
@@ -52,7 +47,7 @@ int parse(const State *state, SignatureId id, const char *function, PyObject *co
         }
         values[i] = args[nargs + k];
     }
-    for (int i = 0; i < count; i++) {
+    for (int i = 0; i < s->count; i++) {
         if (values[i] == NULL)
             values[i] = s->defaults[i];
         if (values[i] == NULL) {
@@ -115,11 +110,11 @@ int as_finite(PyObject *o, const char *name, double *value)
     return isfinite(*value) ? 0 : wrong_value(name, "finite", o);
 }
 
-int as_eps(PyObject *o, double *value)
+int as_eps(PyObject *o, const char *name, double *value)
 {
-    if (as_double(o, "eps", value) < 0)
+    if (as_double(o, name, value) < 0)
         return -1;
-    return *value >= 0 ? 0 : wrong_value("eps", "non-negative", o);
+    return *value >= 0 ? 0 : wrong_value(name, "non-negative", o);
 }
 
 int as_size(PyObject *o, const char *name, Py_ssize_t *value)
@@ -142,13 +137,13 @@ int as_bool(PyObject *o, const char *name, int *value)
     return *value < 0 ? -1 : 0;
 }
 
-int as_correction(PyObject *o, int *value)
+int as_correction(PyObject *o, const char *name, int *value)
 {
     Py_ssize_t n;
-    if (as_size(o, "correction", &n) < 0)
+    if (as_size(o, name, &n) < 0)
         return -1;
     if (n != 0 && n != 1)
-        return wrong_value("correction", "0 or 1", o);
+        return wrong_value(name, "0 or 1", o);
     *value = (int)n;
     return 0;
 }

@@ -1,20 +1,20 @@
-/* Keywords and scalars: Python objects -> C values. Every error names the argument. */
+/* Scalars: Python objects -> C values. Every error names the argument. */
 #ifndef NORMC_ARGUMENTS_H
 #define NORMC_ARGUMENTS_H
 #include "state.h"
 #include "tensor.h"
 
-/* Sorts a call's arguments into values[count], borrowed; those not given get their defaults. */
-int parse(const State *, SignatureId, const char *function, PyObject *const *args, Py_ssize_t nargs,
-          PyObject *kwnames, int count, PyObject **values);
+/* Sorts a call's arguments into values[MAXARGS], borrowed; those not given get their defaults. */
+int parse(const Signature *, const char *function, PyObject *const *args, Py_ssize_t nargs,
+          PyObject *kwnames, PyObject **values);
 
 /* 0, or -1 with an exception set. May run Python code, so all of them come before the checks. */
 int as_double(PyObject *, const char *name, double *);
 int as_finite(PyObject *, const char *name, double *);
-int as_eps(PyObject *, double *);
+int as_eps(PyObject *, const char *name, double *);
 int as_size(PyObject *, const char *name, Py_ssize_t *); /* clipped to Py_ssize_t */
 int as_bool(PyObject *, const char *name, int *);
-int as_correction(PyObject *, int *);
+int as_correction(PyObject *, const char *name, int *);
 
 /* An int or a sequence of ints. n < 0: None was given. */
 typedef struct {

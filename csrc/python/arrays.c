@@ -52,14 +52,6 @@ PyObject *shape_tuple(PyArrayObject *array)
     return PyArray_IntTupleFromIntp(PyArray_NDIM(array), PyArray_DIMS(array));
 }
 
-PyObject *shape_list(PyArrayObject *array)
-{
-    PyObject *tuple = shape_tuple(array);
-    PyObject *list = tuple ? PySequence_List(tuple) : NULL;
-    Py_XDECREF(tuple);
-    return list;
-}
-
 void operands_init(Operands *o, State *state)
 {
     memset(o, 0, offsetof(Operands, where_steps));
@@ -184,13 +176,37 @@ out:
     return status;
 }
 
-static int where_convert(Operands *o, PyObject *where)
+int x_convert(Operands *o, PyObject *x)
 {
-    if (where == NULL || where == Py_None)
+    int dtype;
+    if ((o->x = number_array(o->state, x, "x", &dtype)) == NULL)
+        return -1;
+    o->t.dtype = (Dtype)dtype;
+    return 0;
+}
+
+int where_convert(Operands *o, PyObject *where)
+{
+    if (where == Py_None)
         return 0;
     if ((o->where = any_array(o->state, where, "where")) == NULL)
         return -1;
     return PyArray_TYPE(o->where) == NPY_BOOL ? 0 : wrong_dtype(o->where, "where", "bool");
+}
+
+int out_convert(Operands *o, PyObject *out)
+{
+    o->writes = 1;
+    o->given = out != Py_None;
+    if (!o->given)
+        return 0;
+    if (!PyArray_Check(out)) {
+        PyErr_Format(PyExc_TypeError, "out must be an ndarray, not %s", Py_TYPE(out)->tp_name);
+        return -1;
+    }
+    o->result = Py_NewRef(out);
+    o->y = base_array((PyArrayObject *)out);
+    return o->y ? 0 : -1;
 }
 
 /* Where there is no `where`, a mask may hide nothing. */
@@ -207,38 +223,20 @@ static int drop_mask(Operands *o)
     return idle > 0 ? 0 : -1;
 }
 
-int operands_convert(Operands *o, PyObject *x, PyObject *where, PyObject *out)
+int mask_convert(Operands *o, PyObject *x, int takes_where)
 {
-    int dtype;
-    o->writes = out != NULL;
-    o->given = o->writes && out != Py_None;
-    if (o->given) {
-        if (!PyArray_Check(out)) {
-            PyErr_Format(PyExc_TypeError, "out must be an ndarray, not %s", Py_TYPE(out)->tp_name);
-            return -1;
-        }
-        if ((o->y = base_array((PyArrayObject *)out)) == NULL)
-            return -1;
-        o->result = Py_NewRef(out);
-    }
-    if (where_convert(o, where) < 0 || (o->x = number_array(o->state, x, "x", &dtype)) == NULL)
-        return -1;
-    o->t.dtype = (Dtype)dtype;
     if (!PyArray_Check(x) || PyArray_CheckExact(x))
         return 0;
-    return join_mask(x, &o->where) < 0 || (where == NULL && drop_mask(o) < 0) ? -1 : 0;
-}
-
-int required_convert(State *state, PyObject *o, const char *name, PyArrayObject **array)
-{
-    int dtype;
-    *array = number_array(state, o, name, &dtype);
-    return *array ? 0 : -1;
+    return join_mask(x, &o->where) < 0 || (!takes_where && drop_mask(o) < 0) ? -1 : 0;
 }
 
 int parameter_convert(State *state, PyObject *o, const char *name, PyArrayObject **array)
 {
-    return o == Py_None ? 0 : required_convert(state, o, name, array);
+    int dtype;
+    if (o == Py_None)
+        return 0;
+    *array = number_array(state, o, name, &dtype);
+    return *array ? 0 : -1;
 }
 
 int shared_convert(State *state, PyObject *o, const char *name, PyArrayObject **array)

@@ -20,11 +20,13 @@ typedef struct {
 void operands_init(Operands *, State *);
 void operands_clear(Operands *);
 
-/* First, conversion, which may run Python code. where NULL: masks are not understood; out NULL:
- * nothing is written. */
-int operands_convert(Operands *, PyObject *x, PyObject *where, PyObject *out);
-int required_convert(State *, PyObject *, const char *name, PyArrayObject **array);
-/* The same of a parameter; None: *array stays NULL. */
+/* First, conversion, which may run Python code. */
+int x_convert(Operands *, PyObject *);
+int where_convert(Operands *, PyObject *); /* None: no mask */
+int out_convert(Operands *, PyObject *);   /* None: y is to be made. Not called: there is none */
+/* Then the mask of x, if it is a masked array, joins `where`; without one it may hide nothing. */
+int mask_convert(Operands *, PyObject *x, int takes_where);
+/* A parameter; None: *array stays NULL. */
 int parameter_convert(State *, PyObject *, const char *name, PyArrayObject **array);
 /* Any ndarray of a supported floating dtype, as its base class; the memory is the caller's. */
 int shared_convert(State *, PyObject *, const char *name, PyArrayObject **array);
@@ -41,9 +43,7 @@ int dtype_of(State *, PyArrayObject *);
 int share_memory(const State *, PyArrayObject *, PyArrayObject *);
 /* The same dtype in native byte order, a new reference. */
 PyArray_Descr *native_descr(const State *, Dtype);
-/* A new tuple or list, for messages: (2, 3) as NumPy, [2, 3] as torch. */
 PyObject *shape_tuple(PyArrayObject *);
-PyObject *shape_list(PyArrayObject *);
 
 /* Below this many bytes, dropping the GIL costs more than it gives. */
 enum { GIL_BYTES = 32768 };

@@ -1,7 +1,7 @@
 /* BatchNorm: its fields, the call, and the publication of the running statistics. What all layers
  * share (state_dict, pickle, repr ...) is normc/_layers.py, on top of this type. */
-#include "arguments.h"
-#include "norms.h"
+#include "call.h"
+
 #include <structmember.h>
 
 enum { WEIGHT, BIAS, RUNNING_MEAN, RUNNING_VAR, TRACKED, ARRAYS, EPS = ARRAYS, MOMENTUM, OBJECTS };
@@ -36,9 +36,11 @@ static int rank_check(const BatchNorm *bn, int ndim)
     return -1;
 }
 
-static PyObject *object_or_none(const BatchNorm *bn, int which)
+/* An array of the layer for a call; NULL: None. */
+static int lend(const BatchNorm *bn, int which, PyArrayObject **array)
 {
-    return bn->objects[which] ? bn->objects[which] : Py_None;
+    PyObject *own = bn->objects[which];
+    return own ? shared_convert(bn->state, own, array_names[which], array) : 0;
 }
 
 /* The layer as it stands now; other threads may change it while the norm is computed. *tracked: the
@@ -47,6 +49,7 @@ static int snapshot(const BatchNorm *bn, Call *c, PyArrayObject **tracked)
 {
     const int training = bn->training && !bn->frozen, track = bn->track_running_stats;
     c->use_batch = training || !(bn->objects[RUNNING_MEAN] || bn->objects[RUNNING_VAR]);
+    c->channel_axis = bn->axis;
     c->momentum = bn->cumulative ? 0 : bn->momentum;
     c->job.eps = bn->eps;
     c->job.correction = bn->correction;
@@ -57,11 +60,12 @@ static int snapshot(const BatchNorm *bn, Call *c, PyArrayObject **tracked)
             return -1;
         }
     }
-    if (parameters_convert(c, object_or_none(bn, WEIGHT), object_or_none(bn, BIAS)) < 0)
+    if (lend(bn, WEIGHT, &c->weight) < 0 || lend(bn, BIAS, &c->bias) < 0)
         return -1;
     if (training && !track)
         return 0;
-    return running_convert(c, object_or_none(bn, RUNNING_MEAN), object_or_none(bn, RUNNING_VAR));
+    return lend(bn, RUNNING_MEAN, &c->running.mean) < 0 ? -1
+                                                        : lend(bn, RUNNING_VAR, &c->running.var);
 }
 
 /* Batches of which nothing enters the statistics do not count. */
@@ -84,27 +88,23 @@ static PyObject *publish(const BatchNorm *bn, Call *c, PyArrayObject *tracked)
         if (bn->cumulative)
             c->momentum = 1 / (double)*count;
     }
-    return call_finish(c);
+    return norm_finish(c);
 }
 
 static PyObject *batchnorm_call(PyObject *self, PyObject *const *args, size_t nargsf,
                                 PyObject *kwnames)
 {
-    enum { X, WHERE, OUT, N };
     const BatchNorm *bn = (BatchNorm *)self;
-    PyObject *a[N], *result = NULL;
+    const char *name = Py_TYPE(self)->tp_name;
+    PyObject *result = NULL;
     PyArrayObject *tracked = NULL;
     Call c;
     if (!bn->ready)
-        return PyErr_Format(PyExc_RuntimeError, "%s.__init__() has not been called",
-                            Py_TYPE(self)->tp_name);
+        return PyErr_Format(PyExc_RuntimeError, "%s.__init__() has not been called", name);
     call_init(&c, bn->state, BATCH);
-    if (parse(bn->state, LAYER_CALL, Py_TYPE(self)->tp_name, args, PyVectorcall_NARGS(nargsf),
-              kwnames, N, a) < 0)
-        return NULL;
-    if (call_convert(&c, a[X], a[WHERE], a[OUT]) == 0 && snapshot(bn, &c, &tracked) == 0 &&
-        rank_check(bn, PyArray_NDIM(c.o.x)) == 0 && channels_check(&c, bn->axis) == 0 &&
-        call_compute(&c) == 0)
+    if (call_convert(&c, LAYER_CALL, name, args, PyVectorcall_NARGS(nargsf), kwnames) == 0 &&
+        snapshot(bn, &c, &tracked) == 0 && rank_check(bn, PyArray_NDIM(c.o.x)) == 0 &&
+        channels_check(&c) == 0 && norm_compute(&c) == 0)
         result = publish(bn, &c, tracked);
     Py_XDECREF(tracked);
     call_clear(&c);
@@ -123,7 +123,8 @@ static int refuse_deletion(PyObject *value, const char *name)
 
 static PyObject *get_object(PyObject *self, void *which)
 {
-    return Py_NewRef(object_or_none((BatchNorm *)self, (int)(intptr_t)which));
+    PyObject *object = ((BatchNorm *)self)->objects[(int)(intptr_t)which];
+    return Py_NewRef(object ? object : Py_None);
 }
 
 /* The counter is an int64 that can be written in place. */
@@ -149,7 +150,7 @@ static PyArrayObject *as_field(const BatchNorm *bn, PyObject *value, const char 
 {
     PyArrayObject *array = NULL;
     if (!PyArray_Check(value))
-        required_convert(bn->state, value, name, &array);
+        parameter_convert(bn->state, value, name, &array);
     else if (shared_convert(bn->state, value, name, &array) == 0)
         Py_SETREF(array, (PyArrayObject *)Py_NewRef(value));
     if (array && vector_check(array, name, bn->num_features) < 0)
@@ -182,7 +183,7 @@ static int set_eps(PyObject *self, PyObject *value, void *Py_UNUSED(closure))
 {
     BatchNorm *bn = (BatchNorm *)self;
     double eps;
-    if (refuse_deletion(value, "eps") < 0 || as_eps(value, &eps) < 0)
+    if (refuse_deletion(value, "eps") < 0 || as_eps(value, "eps", &eps) < 0)
         return -1;
     bn->eps = eps;
     Py_XSETREF(bn->objects[EPS], Py_NewRef(value));
@@ -291,11 +292,13 @@ static int batchnorm_init(PyObject *self, PyObject *args, PyObject *Py_UNUSED(ke
     BatchNorm new = {.training = 1, .ready = 1};
     if (!PyArg_ParseTuple(args, "OOOOOOO(ii):BatchNorm", &num_features, &eps, &momentum, &affine,
                           &track, &axis, &correction, &new.least_rank, &new.most_rank) ||
-        as_size(num_features, "num_features", &new.num_features) < 0 || as_eps(eps, &new.eps) < 0 ||
+        as_size(num_features, "num_features", &new.num_features) < 0 ||
+        as_eps(eps, "eps", &new.eps) < 0 ||
         (momentum != Py_None && as_finite(momentum, "momentum", &new.momentum) < 0) ||
         as_bool(affine, "affine", &new.affine) < 0 ||
         as_bool(track, "track_running_stats", &new.track_running_stats) < 0 ||
-        as_size(axis, "axis", &new.axis) < 0 || as_correction(correction, &new.correction) < 0)
+        as_size(axis, "axis", &new.axis) < 0 ||
+        as_correction(correction, "correction", &new.correction) < 0)
         return -1;
     if (new.num_features < 0) {
         PyErr_Format(PyExc_ValueError, "num_features must be non-negative, but got %zd",

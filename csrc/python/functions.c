@@ -1,84 +1,31 @@
-/* The public norms: each names its arguments in the order of normc/_docs.py, converts them all,
- * then checks, then computes. */
-#include <float.h>
+/* The public functions: a row of the table each, and the checks that are not common to all. */
+#include "call.h"
 
-#include "arguments.h"
-#include "norms.h"
-
-static PyObject *compute_and_finish(Call *c)
-{
-    return call_compute(c) < 0 ? NULL : call_finish(c);
-}
-
-static PyObject *batch_or_instance(SignatureId id, const char *name, NormKind kind,
-                                   PyObject *module, PyObject *const *args, Py_ssize_t nargs,
-                                   PyObject *kwnames)
-{
-    enum {
-        X,
-        MEAN,
-        VAR,
-        WEIGHT,
-        BIAS,
-        USE_BATCH,
-        MOMENTUM,
-        EPS,
-        AXIS,
-        CORRECTION,
-        WHERE,
-        OUT,
-        RETURN,
-        N
-    };
-    PyObject *a[N], *result = NULL;
-    Py_ssize_t axis;
-    Call c;
-    call_init(&c, PyModule_GetState(module), kind);
-    if (parse(c.o.state, id, name, args, nargs, kwnames, N, a) < 0)
-        return NULL;
-    if (call_convert(&c, a[X], a[WHERE], a[OUT]) == 0 &&
-        running_convert(&c, a[MEAN], a[VAR]) == 0 &&
-        parameters_convert(&c, a[WEIGHT], a[BIAS]) == 0 &&
-        as_bool(a[USE_BATCH], kind == BATCH ? "training" : "use_input_stats", &c.use_batch) == 0 &&
-        as_finite(a[MOMENTUM], "momentum", &c.momentum) == 0 && as_eps(a[EPS], &c.job.eps) == 0 &&
-        as_size(a[AXIS], "axis", &axis) == 0 &&
-        as_correction(a[CORRECTION], &c.job.correction) == 0 &&
-        as_bool(a[RETURN], "return_moments", &c.return_moments) == 0 &&
-        channels_check(&c, axis) == 0)
-        result = compute_and_finish(&c);
-    call_clear(&c);
-    return result;
-}
-
-PyObject *batch_norm(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
-{
-    return batch_or_instance(BATCH_NORM, "batch_norm", BATCH, module, args, nargs, kwnames);
-}
-
-PyObject *instance_norm(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
-                        PyObject *kwnames)
-{
-    return batch_or_instance(INSTANCE_NORM, "instance_norm", INSTANCE, module, args, nargs,
-                             kwnames);
-}
+#include <math.h>
 
 /* ---- norms over named axes ------------------------------------------------------------------- */
 
+static PyObject *sizes_list(const npy_intp *sizes, int n)
+{
+    PyObject *tuple = PyArray_IntTupleFromIntp(n, sizes);
+    PyObject *list = tuple ? PySequence_List(tuple) : NULL;
+    Py_XDECREF(tuple);
+    return list;
+}
+
 static int refuse_shape(PyArrayObject *x, const Sizes *shape)
 {
-    PyObject *wanted = PyArray_IntTupleFromIntp(shape->n, (npy_intp *)shape->values);
-    PyObject *list = wanted ? PySequence_List(wanted) : NULL, *given = shape_list(x);
+    PyObject *list = sizes_list(shape->values, shape->n);
     PyObject *text = list ? PyObject_Repr(list) : NULL;
+    PyObject *given = sizes_list(PyArray_DIMS(x), PyArray_NDIM(x));
     if (text && given)
         PyErr_Format(
             PyExc_ValueError,
-            "Given normalized_shape=%U, expected input with shape [*, %s, but got input of "
-            "size%R",
+            "Given normalized_shape=%U, expected input with shape [*, %s, but got input of size%R",
             text, PyUnicode_AsUTF8(text) + 1, given);
-    Py_XDECREF(wanted);
     Py_XDECREF(list);
-    Py_XDECREF(given);
     Py_XDECREF(text);
+    Py_XDECREF(given);
     return -1;
 }
 
@@ -98,19 +45,6 @@ static int trailing_axes(Call *c, const Sizes *shape)
     return 0;
 }
 
-/* c->reduce from normalized_shape or axis; neither: the last axis. */
-static int reduced_axes(Call *c, const Sizes *shape, const Sizes *axes)
-{
-    static const Sizes last = {1, {-1}};
-    if (shape->n >= 0 && axes->n >= 0) {
-        PyErr_SetString(PyExc_ValueError, "normalized_shape and axis cannot both be given");
-        return -1;
-    }
-    return shape->n >= 0 ? trailing_axes(c, shape)
-                         : place_axes(c->o.state, axes->n >= 0 ? axes : &last, PyArray_NDIM(c->o.x),
-                                      c->reduce);
-}
-
 /* A parameter has the shape of the reduced axes, in ascending order. */
 static int reduced_check(const Call *c, PyArrayObject *array, const char *name)
 {
@@ -123,199 +57,267 @@ static int reduced_check(const Call *c, PyArrayObject *array, const char *name)
             shape[n++] = PyArray_DIM(c->o.x, i);
     if (PyArray_NDIM(array) == n && PyArray_CompareLists(PyArray_DIMS(array), shape, n))
         return 0;
-    PyObject *given = shape_list(array), *tuple = PyArray_IntTupleFromIntp(n, shape);
-    PyObject *wanted = tuple ? PySequence_List(tuple) : NULL;
+    PyObject *given = sizes_list(PyArray_DIMS(array), PyArray_NDIM(array));
+    PyObject *wanted = sizes_list(shape, n);
     if (given && wanted)
         PyErr_Format(PyExc_ValueError,
                      "Expected %s to be of same shape as normalized_shape, but got %s of shape %R "
                      "and normalized_shape = %R",
                      name, name, given, wanted);
     Py_XDECREF(given);
-    Py_XDECREF(tuple);
     Py_XDECREF(wanted);
     return -1;
 }
 
-PyObject *layer_norm(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+/* layer_norm, rms_norm: normalized_shape or axis; neither: the last axis. */
+static int shape_check(Call *c)
 {
-    enum { X, SHAPE, WEIGHT, BIAS, EPS, AXIS, WHERE, OUT, RETURN, N };
-    PyObject *a[N], *result = NULL;
-    Sizes shape, axes;
-    Call c;
-    call_init(&c, PyModule_GetState(module), LAYER);
-    if (parse(c.o.state, LAYER_NORM, "layer_norm", args, nargs, kwnames, N, a) < 0)
-        return NULL;
-    if (call_convert(&c, a[X], a[WHERE], a[OUT]) == 0 &&
-        parameters_convert(&c, a[WEIGHT], a[BIAS]) == 0 && as_eps(a[EPS], &c.job.eps) == 0 &&
-        as_sizes(a[SHAPE], "normalized_shape", &shape) == 0 &&
-        as_sizes(a[AXIS], "axis", &axes) == 0 &&
-        as_bool(a[RETURN], "return_moments", &c.return_moments) == 0 &&
-        reduced_axes(&c, &shape, &axes) == 0 && reduced_check(&c, c.weight, "weight") == 0 &&
-        reduced_check(&c, c.bias, "bias") == 0)
-        result = compute_and_finish(&c);
-    call_clear(&c);
-    return result;
+    static const Sizes last = {1, {-1}};
+    const Sizes *shape = &c->normalized_shape, *axes = c->axes.n >= 0 ? &c->axes : &last;
+    if (shape->n >= 0 && c->axes.n >= 0) {
+        PyErr_SetString(PyExc_ValueError, "normalized_shape and axis cannot both be given");
+        return -1;
+    }
+    const int status = shape->n >= 0
+                           ? trailing_axes(c, shape)
+                           : place_axes(c->o.state, axes, PyArray_NDIM(c->o.x), c->reduce);
+    if (status < 0 || reduced_check(c, c->weight, "weight") < 0)
+        return -1;
+    return reduced_check(c, c->bias, "bias");
 }
 
-/* As torch: the arithmetic type's own epsilon. */
-static int rms_eps(PyObject *eps, Call *c)
+static int axes_check(Call *c)
 {
-    if (eps != Py_None)
-        return as_eps(eps, &c->job.eps);
-    c->job.eps = c->o.t.dtype == F64 ? DBL_EPSILON : FLT_EPSILON;
-    return 0;
+    return place_axes(c->o.state, &c->axes, PyArray_NDIM(c->o.x), c->reduce);
 }
 
-PyObject *rms_norm(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+static int moments_check(Call *c)
 {
-    enum { X, SHAPE, WEIGHT, EPS, AXIS, WHERE, OUT, RETURN, N };
-    PyObject *a[N], *result = NULL;
-    Sizes shape, axes;
-    Call c;
-    call_init(&c, PyModule_GetState(module), RMS);
-    if (parse(c.o.state, RMS_NORM, "rms_norm", args, nargs, kwnames, N, a) < 0)
-        return NULL;
-    if (call_convert(&c, a[X], a[WHERE], a[OUT]) == 0 &&
-        parameters_convert(&c, a[WEIGHT], Py_None) == 0 && rms_eps(a[EPS], &c) == 0 &&
-        as_sizes(a[SHAPE], "normalized_shape", &shape) == 0 &&
-        as_sizes(a[AXIS], "axis", &axes) == 0 &&
-        as_bool(a[RETURN], "return_moments", &c.return_moments) == 0 &&
-        reduced_axes(&c, &shape, &axes) == 0 && reduced_check(&c, c.weight, "weight") == 0)
-        result = compute_and_finish(&c);
-    call_clear(&c);
-    return result;
-}
-
-PyObject *standardize(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
-{
-    enum { X, AXIS, EPS, WHERE, OUT, RETURN, N };
-    PyObject *a[N], *result = NULL;
-    Sizes axes;
-    Call c;
-    call_init(&c, PyModule_GetState(module), LAYER);
-    if (parse(c.o.state, STANDARDIZE, "standardize", args, nargs, kwnames, N, a) < 0)
-        return NULL;
-    if (call_convert(&c, a[X], a[WHERE], a[OUT]) == 0 && as_eps(a[EPS], &c.job.eps) == 0 &&
-        as_sizes(a[AXIS], "axis", &axes) == 0 &&
-        as_bool(a[RETURN], "return_moments", &c.return_moments) == 0 &&
-        place_axes(c.o.state, &axes, PyArray_NDIM(c.o.x), c.reduce) == 0)
-        result = compute_and_finish(&c);
-    call_clear(&c);
-    return result;
-}
-
-PyObject *moments(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
-{
-    enum { X, AXIS, WHERE, N };
-    PyObject *a[N], *result = NULL;
-    Sizes axes;
-    Call c;
-    call_init(&c, PyModule_GetState(module), LAYER);
-    c.return_moments = 1;
-    if (parse(c.o.state, MOMENTS, "moments", args, nargs, kwnames, N, a) < 0)
-        return NULL;
-    if (call_convert(&c, a[X], a[WHERE], NULL) == 0 && as_sizes(a[AXIS], "axis", &axes) == 0 &&
-        place_axes(c.o.state, &axes, PyArray_NDIM(c.o.x), c.reduce) == 0)
-        result = compute_and_finish(&c);
-    call_clear(&c);
-    return result;
+    c->return_moments = 1;
+    return axes_check(c);
 }
 
 /* ---- norms of groups of channels, and blended ------------------------------------------------ */
 
-static int num_groups_check(const Call *c)
+static int groups_check(Call *c)
 {
+    if (channels_check(c) < 0)
+        return -1;
     PyArrayObject *x = c->o.x;
     const npy_intp channels = PyArray_DIM(x, c->job.axis), groups = c->job.num_groups;
-    if (groups >= 1 && channels % groups == 0)
-        return 0;
-    PyObject *shape = shape_list(x);
-    if (shape && groups < 1)
+    if (groups < 1) {
         PyErr_Format(PyExc_ValueError, "Expected num_groups to be greater than 0, got %zd", groups);
-    else if (shape)
+        return -1;
+    }
+    if (channels % groups == 0)
+        return 0;
+    PyObject *shape = sizes_list(PyArray_DIMS(x), PyArray_NDIM(x));
+    if (shape)
         PyErr_Format(
             PyExc_ValueError,
-            "num_channels (%zd) must be divisible by num_groups (%zd): Expected number of "
-            "channels in input to be divisible by num_groups, but got input of shape %R and "
-            "num_groups=%zd",
+            "num_channels (%zd) must be divisible by num_groups (%zd): Expected number of channels "
+            "in input to be divisible by num_groups, but got input of shape %R and num_groups=%zd",
             channels, groups, shape, groups);
     Py_XDECREF(shape);
     return -1;
 }
 
-PyObject *group_norm(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+static int required_check(const PyArrayObject *array, const char *name)
 {
-    enum { X, NUM_GROUPS, WEIGHT, BIAS, EPS, AXIS, WHERE, OUT, RETURN, N };
-    PyObject *a[N], *result = NULL;
-    Py_ssize_t axis;
-    Call c;
-    call_init(&c, PyModule_GetState(module), GROUP);
-    if (parse(c.o.state, GROUP_NORM, "group_norm", args, nargs, kwnames, N, a) < 0)
-        return NULL;
-    if (call_convert(&c, a[X], a[WHERE], a[OUT]) == 0 &&
-        as_size(a[NUM_GROUPS], "num_groups", &c.job.num_groups) == 0 &&
-        parameters_convert(&c, a[WEIGHT], a[BIAS]) == 0 && as_eps(a[EPS], &c.job.eps) == 0 &&
-        as_size(a[AXIS], "axis", &axis) == 0 &&
-        as_bool(a[RETURN], "return_moments", &c.return_moments) == 0 &&
-        channels_check(&c, axis) == 0 && num_groups_check(&c) == 0)
-        result = compute_and_finish(&c);
-    call_clear(&c);
-    return result;
+    if (array)
+        return 0;
+    PyErr_Format(PyExc_TypeError, "%s must be an array, not None", name);
+    return -1;
 }
 
 /* (instance, layer, batch); of (N, C), whose instances are single elements, (layer, batch). */
-static int logits_read(Call *c, PyArrayObject *mean, PyArrayObject *var)
+static int blend_check(Call *c)
 {
     Logits *l = &c->job.logits;
     l->n = PyArray_NDIM(c->o.x) == 2 ? 2 : 3;
-    if (vector_check(mean, "mean_weight", l->n) < 0 || vector_check(var, "var_weight", l->n) < 0)
+    if (required_check(c->mean_weight, "mean_weight") < 0 ||
+        required_check(c->var_weight, "var_weight") < 0 || channels_check(c) < 0 ||
+        vector_check(c->mean_weight, "mean_weight", l->n) < 0 ||
+        vector_check(c->var_weight, "var_weight", l->n) < 0)
         return -1;
-    running_read(c->o.state, mean, l->mean);
-    running_read(c->o.state, var, l->var);
+    running_read(c->o.state, c->mean_weight, l->mean);
+    running_read(c->o.state, c->var_weight, l->var);
     return 0;
 }
 
-PyObject *switchable_norm(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
-                          PyObject *kwnames)
+static PyObject *norm(Call *c)
 {
-    enum {
-        X,
-        MEAN_WEIGHT,
-        VAR_WEIGHT,
-        WEIGHT,
-        BIAS,
-        MEAN,
-        VAR,
-        TRAINING,
-        MOMENTUM,
-        EPS,
-        AXIS,
-        CORRECTION,
-        OUT,
-        RETURN,
-        N
-    };
-    PyObject *a[N], *result = NULL;
-    PyArrayObject *mean = NULL, *var = NULL;
-    Py_ssize_t axis;
-    Call c;
-    call_init(&c, PyModule_GetState(module), SWITCHABLE);
-    if (parse(c.o.state, SWITCHABLE_NORM, "switchable_norm", args, nargs, kwnames, N, a) < 0)
+    return norm_compute(c) < 0 ? NULL : norm_finish(c);
+}
+
+/* ---- rectifiers, and the norm with a window over channels: no statistics --------------------- */
+
+static int no_check(Call *c)
+{
+    (void)c;
+    return 0;
+}
+
+/* Of more than one slope, each is a channel's. */
+static int slopes_check(Call *c)
+{
+    PyArrayObject *weight = c->weight, *x = c->o.x;
+    if (required_check(weight, "weight") < 0)
+        return -1;
+    if (PyArray_NDIM(weight) > 1) {
+        PyErr_Format(PyExc_ValueError,
+                     "prelu: Expected `weight` to be a scalar or 1D tensor, but got: ndim = %d",
+                     PyArray_NDIM(weight));
+        return -1;
+    }
+    c->bend.nslope = PyArray_SIZE(weight);
+    if (c->bend.nslope == 1)
+        return 0;
+    if (place_axis(c->o.state, c->channel_axis, PyArray_NDIM(x), &c->bend.axis) < 0)
+        return -1;
+    if (c->bend.nslope == PyArray_DIM(x, c->bend.axis))
+        return 0;
+    PyErr_Format(PyExc_ValueError,
+                 "weight: Mismatch of parameter numbers and input channel size. Found parameter "
+                 "numbers = %zd and channel size = %zd.",
+                 c->bend.nslope, PyArray_DIM(x, c->bend.axis));
+    return -1;
+}
+
+static PyObject *bend(Call *c, double floor)
+{
+    c->bend.t = c->o.t;
+    c->bend.floor = floor;
+    PyThreadState *thread = release_gil(&c->o);
+    const int failed = bend_forward(&c->bend);
+    restore_gil(thread);
+    return failed ? PyErr_NoMemory() : Py_NewRef(c->o.result);
+}
+
+/* One slope for all, in the arithmetic type. */
+static PyObject *bend_evenly(Call *c, double floor, double slope)
+{
+    const float narrow = (float)slope;
+    if (operands_place(&c->o) < 0)
         return NULL;
-    if (call_convert(&c, a[X], NULL, a[OUT]) == 0 &&
-        required_convert(c.o.state, a[MEAN_WEIGHT], "mean_weight", &mean) == 0 &&
-        required_convert(c.o.state, a[VAR_WEIGHT], "var_weight", &var) == 0 &&
-        parameters_convert(&c, a[WEIGHT], a[BIAS]) == 0 &&
-        running_convert(&c, a[MEAN], a[VAR]) == 0 &&
-        as_bool(a[TRAINING], "training", &c.use_batch) == 0 &&
-        as_finite(a[MOMENTUM], "momentum", &c.momentum) == 0 && as_eps(a[EPS], &c.job.eps) == 0 &&
-        as_size(a[AXIS], "axis", &axis) == 0 &&
-        as_correction(a[CORRECTION], &c.job.correction) == 0 &&
-        as_bool(a[RETURN], "return_moments", &c.return_moments) == 0 &&
-        channels_check(&c, axis) == 0 && logits_read(&c, mean, var) == 0)
-        result = compute_and_finish(&c);
-    Py_XDECREF(mean);
-    Py_XDECREF(var);
+    c->bend.nslope = 1;
+    c->bend.slope = c->o.t.dtype == F64 ? (const void *)&slope : (const void *)&narrow;
+    return bend(c, floor);
+}
+
+static PyObject *rectify(Call *c)
+{
+    return bend_evenly(c, 0, 1);
+}
+
+static PyObject *leak(Call *c)
+{
+    return bend_evenly(c, -INFINITY, c->negative_slope);
+}
+
+static PyObject *bend_channels(Call *c)
+{
+    if (operands_place(&c->o) < 0 || parameter_place(&c->o, &c->weight, &c->bend.slope) < 0)
+        return NULL;
+    return bend(c, -INFINITY);
+}
+
+static int window_check(Call *c)
+{
+    const int ndim = PyArray_NDIM(c->o.x);
+    Window *w = &c->window;
+    if (ndim < 3) {
+        PyErr_Format(PyExc_ValueError,
+                     "Expected 3D or higher dimensionality input (got %d dimensions) for x", ndim);
+        return -1;
+    }
+    if (w->size < 1) {
+        PyErr_Format(PyExc_ValueError, "size must be at least 1, but got %zd", w->size);
+        return -1;
+    }
+    w->before = c->onnx_window ? (w->size - 1) / 2 : w->size / 2;
+    return place_axis(c->o.state, c->channel_axis, ndim, &w->axis);
+}
+
+static PyObject *respond(Call *c)
+{
+    if (operands_place(&c->o) < 0)
+        return NULL;
+    c->window.t = c->o.t;
+    PyThreadState *thread = release_gil(&c->o);
+    const int failed = lrn_forward(&c->window);
+    restore_gil(thread);
+    return failed ? PyErr_NoMemory() : Py_NewRef(c->o.result);
+}
+
+/* ---- the table ------------------------------------------------------------------------------- */
+
+/* Kinds matter to norms alone; the rest have channels, as BATCH. */
+static const struct {
+    NormKind kind;
+    int (*check)(Call *);
+    PyObject *(*compute)(Call *);
+} table[FUNCTIONS] = {
+    [BATCH_NORM] = {BATCH, channels_check, norm},
+    [INSTANCE_NORM] = {INSTANCE, channels_check, norm},
+    [LAYER_NORM] = {LAYER, shape_check, norm},
+    [RMS_NORM] = {RMS, shape_check, norm},
+    [GROUP_NORM] = {GROUP, groups_check, norm},
+    [SWITCHABLE_NORM] = {SWITCHABLE, blend_check, norm},
+    [LOCAL_RESPONSE_NORM] = {BATCH, window_check, respond},
+    [STANDARDIZE] = {LAYER, axes_check, norm},
+    [MOMENTS] = {LAYER, moments_check, norm},
+    [RELU] = {BATCH, no_check, rectify},
+    [LEAKY_RELU] = {BATCH, no_check, leak},
+    [PRELU] = {BATCH, slopes_check, bend_channels},
+};
+
+/* Converts all arguments, then checks, then computes. */
+static PyObject *run(SignatureId id, PyObject *module, PyObject *const *args, Py_ssize_t nargs,
+                     PyObject *kwnames)
+{
+    PyObject *result = NULL;
+    Call c;
+    call_init(&c, PyModule_GetState(module), table[id].kind);
+    if (call_convert(&c, id, functions[id].ml_name, args, nargs, kwnames) == 0 &&
+        table[id].check(&c) == 0)
+        result = table[id].compute(&c);
     call_clear(&c);
     return result;
 }
+
+#define ENTRY(name, id)                                                              \
+    static PyObject *name(PyObject *module, PyObject *const *args, Py_ssize_t nargs, \
+                          PyObject *kwnames)                                         \
+    {                                                                                \
+        return run(id, module, args, nargs, kwnames);                                \
+    }
+ENTRY(batch_norm, BATCH_NORM)
+ENTRY(instance_norm, INSTANCE_NORM)
+ENTRY(layer_norm, LAYER_NORM)
+ENTRY(rms_norm, RMS_NORM)
+ENTRY(group_norm, GROUP_NORM)
+ENTRY(switchable_norm, SWITCHABLE_NORM)
+ENTRY(local_response_norm, LOCAL_RESPONSE_NORM)
+ENTRY(standardize, STANDARDIZE)
+ENTRY(moments, MOMENTS)
+ENTRY(relu, RELU)
+ENTRY(leaky_relu, LEAKY_RELU)
+ENTRY(prelu, PRELU)
+
+#define METHOD(name) \
+    {#name, (PyCFunction)(void (*)(void))(name), METH_FASTCALL | METH_KEYWORDS, NULL}
+PyMethodDef functions[FUNCTIONS] = {
+    [BATCH_NORM] = METHOD(batch_norm),
+    [INSTANCE_NORM] = METHOD(instance_norm),
+    [LAYER_NORM] = METHOD(layer_norm),
+    [RMS_NORM] = METHOD(rms_norm),
+    [GROUP_NORM] = METHOD(group_norm),
+    [SWITCHABLE_NORM] = METHOD(switchable_norm),
+    [LOCAL_RESPONSE_NORM] = METHOD(local_response_norm),
+    [STANDARDIZE] = METHOD(standardize),
+    [MOMENTS] = METHOD(moments),
+    [RELU] = METHOD(relu),
+    [LEAKY_RELU] = METHOD(leaky_relu),
+    [PRELU] = METHOD(prelu),
+};

@@ -205,8 +205,8 @@ int operands_place(Operands *o)
     return 0;
 }
 
-/* The core reads parameters as they lie. Doubles are narrowed here, in the copy's own memory,
- * since NumPy's cast would warn where they overflow. */
+/* The core reads parameters as they lie. Doubles are narrowed here, in the copy's own memory, since
+ * NumPy's cast would warn where they overflow. */
 static PyArrayObject *arithmetic_copy(PyArrayObject *p, int arithmetic)
 {
     const int narrows = arithmetic == NPY_FLOAT && PyArray_TYPE(p) == NPY_DOUBLE;

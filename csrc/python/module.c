@@ -1,6 +1,5 @@
 /* The module: its state, its functions, and what normc/ needs to know of the build. */
 #define NORMC_IMPORTS_NUMPY
-#include "arguments.h"
 #include "cpu.h"
 #include "state.h"
 
@@ -13,29 +12,10 @@
 #define COMPILER "gcc " __VERSION__
 #endif
 
-#ifndef NORMC_NUMPY_BUILT /* the headers tell the C API's version only; setup.py knows better */
+/* The headers tell the version of the C API only; setup.py knows better. */
+#ifndef NORMC_NUMPY_BUILT
 #define NORMC_NUMPY_BUILT "unknown"
 #endif
-
-#define FUNCTION(name) \
-    {#name, (PyCFunction)(void (*)(void))(name), METH_FASTCALL | METH_KEYWORDS, NULL}
-
-/* In the order of SignatureId. */
-static PyMethodDef functions[] = {
-    FUNCTION(batch_norm),
-    FUNCTION(instance_norm),
-    FUNCTION(layer_norm),
-    FUNCTION(rms_norm),
-    FUNCTION(group_norm),
-    FUNCTION(switchable_norm),
-    FUNCTION(local_response_norm),
-    FUNCTION(standardize),
-    FUNCTION(moments),
-    FUNCTION(relu),
-    FUNCTION(leaky_relu),
-    FUNCTION(prelu),
-};
-_Static_assert(sizeof functions / sizeof *functions == PUBLIC_FUNCTIONS, "one per signature");
 
 /* ---- signatures and docstrings, from normc/_docs.py ------------------------------------------ */
 
@@ -58,6 +38,12 @@ static int signature_fill(Signature *s, PyObject *names, PyObject *defaults, int
     signature_clear(s);
     for (int i = 0; i < count; i++) {
         const Py_ssize_t at = i - (count - given);
+        const char *name = PyUnicode_AsUTF8(PyTuple_GET_ITEM(names, i));
+        s->parameters[i] = name ? find_parameter(name) : NULL;
+        if (s->parameters[i] == NULL) {
+            PyErr_Format(PyExc_ValueError, "no parameter is named %R", PyTuple_GET_ITEM(names, i));
+            return -1;
+        }
         s->names[i] = Py_NewRef(PyTuple_GET_ITEM(names, i));
         if (PyUnicode_CheckExact(s->names[i]))
             PyUnicode_InternInPlace(&s->names[i]);
@@ -90,12 +76,12 @@ static PyObject *define(PyObject *module, PyObject *args)
     if (!PyArg_ParseTuple(args, "sO!O!iU:_define", &name, &PyTuple_Type, &names, &PyTuple_Type,
                           &defaults, &positional, &doc))
         return NULL;
-    while (id < PUBLIC_FUNCTIONS && strcmp(functions[id].ml_name, name) != 0)
+    while (id < FUNCTIONS && strcmp(functions[id].ml_name, name) != 0)
         id++;
-    if (id == PUBLIC_FUNCTIONS && strcmp(name, "__call__") != 0)
+    if (id == FUNCTIONS && strcmp(name, "__call__") != 0)
         return PyErr_Format(PyExc_ValueError, "normc has no function %s", name);
     if (signature_fill(&state->signatures[id], names, defaults, positional) < 0 ||
-        (id < PUBLIC_FUNCTIONS && document(&functions[id], doc) < 0))
+        (id < FUNCTIONS && document(&functions[id], doc) < 0))
         return NULL;
     Py_RETURN_NONE;
 }
@@ -158,7 +144,7 @@ static int add_functions(PyObject *module)
 {
     PyObject *home = PyUnicode_InternFromString("normc");
     int status = home ? 0 : -1;
-    for (int i = 0; i < PUBLIC_FUNCTIONS && status == 0; i++) {
+    for (int i = 0; i < FUNCTIONS && status == 0; i++) {
         PyObject *function = PyCFunction_NewEx(&functions[i], module, home);
         status = function ? PyModule_AddObjectRef(module, functions[i].ml_name, function) : -1;
         Py_XDECREF(function);
@@ -170,8 +156,8 @@ static int add_functions(PyObject *module)
 static int module_exec(PyObject *module)
 {
     State *state = PyModule_GetState(module);
-    if (PyInterpreterState_Get() !=
-        PyInterpreterState_Main()) { /* NumPy would not follow, either */
+    /* NumPy would not follow, either. */
+    if (PyInterpreterState_Get() != PyInterpreterState_Main()) {
         PyErr_SetString(PyExc_ImportError, "normc does not support subinterpreters");
         return -1;
     }

@@ -1,8 +1,8 @@
 /* The running statistics: the caller's own arrays, of any floating dtype, strides and byte order,
  * read and written element by element so that a value is rounded once and nothing warns. */
-#include <math.h>
+#include "call.h"
 
-#include "norms.h"
+#include <math.h>
 
 typedef union {
     unsigned char bytes[8];

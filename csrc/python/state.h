@@ -1,4 +1,4 @@
-/* What the files of the binding share: the NumPy API, the module's state, parsed signatures. */
+/* What the files of the binding share: the NumPy API, the module's state, signatures. */
 #ifndef NORMC_STATE_H
 #define NORMC_STATE_H
 #define PY_SSIZE_T_CLEAN
@@ -11,7 +11,7 @@
 #endif
 #include <numpy/arrayobject.h>
 
-/* Whatever takes keywords. The order is that of `functions` in module.c. */
+/* Whatever takes keywords. */
 typedef enum {
     BATCH_NORM,
     INSTANCE_NORM,
@@ -25,18 +25,21 @@ typedef enum {
     RELU,
     LEAKY_RELU,
     PRELU,
-    PUBLIC_FUNCTIONS,
-    LAYER_CALL = PUBLIC_FUNCTIONS, /* a layer called on x */
+    FUNCTIONS,
+    LAYER_CALL = FUNCTIONS, /* a layer called on x */
     SIGNATURES
 } SignatureId;
 
 enum { MAXARGS = 16 };
+
+typedef struct Parameter Parameter; /* parameters.c: what a name means and how it is converted */
 
 /* Parameters in positional order: the first is positional-only, those from `positional` on are
  * keyword-only. defaults[i] is NULL where one is required. Filled from normc/_docs.py. */
 typedef struct {
     int count, positional;
     PyObject *names[MAXARGS], *defaults[MAXARGS];
+    const Parameter *parameters[MAXARGS];
 } Signature;
 
 typedef struct {
@@ -46,12 +49,12 @@ typedef struct {
     Signature signatures[SIGNATURES];
 } State;
 
-typedef PyObject *(FastFunction)(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
-                                 PyObject *kwnames);
-extern FastFunction batch_norm, instance_norm, layer_norm, rms_norm, group_norm, switchable_norm,
-    local_response_norm, standardize, moments, relu, leaky_relu, prelu;
-
 extern PyModuleDef normc_module;
+
+/* functions.c, in the order of SignatureId */
+extern PyMethodDef functions[FUNCTIONS];
+/* parameters.c: NULL: no parameter has this name. */
+const Parameter *find_parameter(const char *name);
 /* batchnorm.c: adds the type to the module. */
 int add_batchnorm(PyObject *module);
 #endif

@@ -72,8 +72,10 @@ long double origin_of(const Job *); /* 0 for RMS */
 ptrdiff_t groups_of(const Job *);
 ptrdiff_t parameters_of(const Job *); /* channels, or elements that share a mean */
 Exact *exact_moments(const Job *);    /* one per group; free() */
-Exact *exact_channels(const Job *);   /* one per channel, m2 the variance; free() */
-Expected *expected_norm(const Job *); /* one per element in C order; free() */
+/* One per channel, m2 the variance, from the groups' moments; free(). */
+Exact *exact_channels(const Job *, const Exact *);
+/* One per element in C order, from the groups' moments; free(). */
+Expected *expected_norm(const Job *, const Exact *);
 long double norm_bound(const Job *, const Expected *);
 /* Of a result that is rounded once to t from a value within `error` of y. */
 long double rounding_bound(Dtype, long double y, long double error);
@@ -93,7 +95,8 @@ typedef struct {
 
 void point(Tensors *, const Array *x); /* x is where the job finds its input */
 /* Runs it contiguous at the lowest level, then on every level and layout, in place, and with a
- * mask that excludes nothing; compares the bits and adds them to the hash of the program. Returns y; free its block. */
+ * mask that excludes nothing; compares the bits and adds them to the hash of the program. Returns
+ * y; free its block. */
 Array check_bits(const Call *, const Array *x);
 void check(int holds, const Call *, const char *what, ptrdiff_t element, double got,
            double expected);

@@ -146,7 +146,8 @@ static void windows(const Input *in)
         ptrdiff_t size;
         double beta;
     } cases[] = {{1, 0.5}, {2, 0.75}, {2, 0.6}, {5, 1}, {5, 0.75}, {64, 0.5}};
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+    size_t first = (size_t)in->data + (size_t)in->x.dtype;
+    for (size_t i = first % 3; i < sizeof cases / sizeof *cases; i += 3)
         check_window(in, cases[i].size, cases[i].beta);
 }
 

@@ -134,18 +134,25 @@ static void softmax(int n, const double *logits, long double *p)
         p[i] /= sum;
 }
 
-/* Mean and variance of what `count` instances, `step` apart from the first on, hold together. */
-static void joined(const Exact *m, ptrdiff_t step, ptrdiff_t count, int correction,
-                   long double *mean, long double *var)
+/* Of groups of one size: the mean of all, the mean of their variances, the variance of their
+ * means. The correction is of the groups' own variance or, where they are single elements (two
+ * logits), of that between them. */
+typedef struct {
+    long double mean, within, between;
+} Joined;
+
+static Joined joined(const Job *j, const Exact *m, ptrdiff_t step, ptrdiff_t count)
 {
-    *mean = *var = 0;
+    int single = j->kind == SWITCHABLE && j->logits.n == 2;
+    Joined all = {0, 0, 0};
     for (ptrdiff_t i = 0; i < count; i++)
-        *mean += m[i * step].mean / count;
+        all.mean += m[i * step].mean / count;
     for (ptrdiff_t i = 0; i < count; i++) {
-        long double d = m[i * step].mean - *mean;
-        long double n = m[i * step].count - correction;
-        *var += (m[i * step].m2 / (n > 0 ? n : 1) + d * d) / count;
+        long double d = m[i * step].mean - all.mean, n = m[i * step].count - j->correction;
+        all.within += m[i * step].m2 / (n > 0 ? n : 1) / count;
+        all.between += d * d / (single && count > 1 ? count - j->correction : count);
     }
+    return all;
 }
 
 /* Instance, layer and batch statistics of group (n, c), blended. */
@@ -154,41 +161,35 @@ static void blended(const Job *j, const Exact *m, ptrdiff_t n, ptrdiff_t c, long
 {
     ptrdiff_t channels = j->t.shape[j->axis], batch = j->t.shape[0];
     int first = 3 - j->logits.n;
-    long double p[3], q[3], means[3], vars[3];
-    joined(m + n * channels + c, 0, 1, j->correction, &means[0], &vars[0]);
-    joined(m + n * channels, 1, channels, j->correction, &means[1], &vars[1]);
-    joined(m + c, channels, batch, j->correction, &means[2], &vars[2]);
-    if (j->given_mean) {
-        means[2] = j->given_mean[c] - origin_of(j);
-        vars[2] = j->given_var[c];
-    }
+    long double p[3], q[3];
+    Joined kinds[] = {joined(j, m + n * channels + c, 0, 1),
+                      joined(j, m + n * channels, 1, channels), joined(j, m + c, channels, batch)};
+    if (j->given_mean)
+        kinds[2] = (Joined){j->given_mean[c] - origin_of(j), j->given_var[c], 0};
     softmax(j->logits.n, j->logits.mean, p);
     softmax(j->logits.n, j->logits.var, q);
     *mean = *var = 0;
     for (int i = 0; i < j->logits.n; i++) {
-        *mean += p[i] * means[first + i];
-        *var += q[i] * vars[first + i];
+        *mean += p[i] * kinds[first + i].mean;
+        *var += q[i] * (kinds[first + i].within + kinds[first + i].between);
     }
 }
 
 /* What a channel adds to its running statistics: instances are averaged, a batch is one group. */
-Exact *exact_channels(const Job *j)
+Exact *exact_channels(const Job *j, const Exact *m)
 {
     int channelwise = j->kind == BATCH || j->kind == INSTANCE || j->kind == SWITCHABLE;
     ptrdiff_t channels = channelwise ? j->t.shape[j->axis] : 0, groups = groups_of(j);
-    Exact *m = exact_moments(j), *sum = calloc((size_t)channels + 1, sizeof *sum);
+    Exact *sum = calloc((size_t)channels + 1, sizeof *sum);
     if (!sum)
         abort();
     for (ptrdiff_t c = 0; c < channels; c++) {
-        ptrdiff_t instances = groups / channels;
-        joined(m + c, channels, instances, j->correction, &sum[c].mean, &sum[c].m2);
-        for (ptrdiff_t n = 0; n < instances; n++) {
-            long double d = m[c + n * channels].mean - sum[c].mean;
-            sum[c].count += m[c + n * channels].count;
-            sum[c].m2 -= j->kind == INSTANCE ? d * d / instances : 0;
-        }
+        Joined all = joined(j, m + c, channels, groups / channels);
+        sum[c].mean = all.mean;
+        sum[c].m2 = all.within + (j->kind == INSTANCE ? 0 : all.between);
+        for (ptrdiff_t g = c; g < groups; g += channels)
+            sum[c].count += m[g].count;
     }
-    free(m);
     return sum;
 }
 
@@ -215,12 +216,11 @@ static long double parameter(const Job *j, const void *values, ptrdiff_t i, long
                                : ((const float *)values)[i];
 }
 
-Expected *expected_norm(const Job *j)
+Expected *expected_norm(const Job *j, const Exact *m)
 {
     ptrdiff_t size = size_of(&j->t), groups = groups_of(j);
     long double origin = origin_of(j);
     long double(*of_group)[2] = calloc((size_t)groups + 1, sizeof *of_group);
-    Exact *m = exact_moments(j);
     Expected *e = calloc((size_t)size + 1, sizeof *e);
     if (!e || !of_group)
         abort();
@@ -238,7 +238,6 @@ Expected *expected_norm(const Job *j)
                  : spread == 0 ? e[i].bias
                                : d / e[i].sigma * e[i].weight + e[i].bias;
     }
-    free(m);
     free(of_group);
     return e;
 }

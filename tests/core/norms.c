@@ -15,8 +15,8 @@ static const struct {
     char reduce[AXES];
 } shapes[] = {
     {"batch_norm (6,5,7,3)", BATCH, 4, {6, 5, 7, 3}, 1, 0, {0}},
-    {"batch_norm (2,1,70,61)", BATCH, 4, {2, 1, 70, 61}, 1, 0, {0}},
-    {"batch_norm (25,133)", BATCH, 2, {25, 133}, 1, 0, {0}},
+    {"batch_norm (1,1,70,61)", BATCH, 4, {1, 1, 70, 61}, 1, 0, {0}},
+    {"batch_norm (7,133)", BATCH, 2, {7, 133}, 1, 0, {0}},
     {"batch_norm (5,33,4) last", BATCH, 3, {5, 33, 4}, 2, 0, {0}},
     {"instance_norm (3,4,5,7)", INSTANCE, 4, {3, 4, 5, 7}, 1, 0, {0}},
     {"group_norm 3 (2,6,5,5)", GROUP, 4, {2, 6, 5, 5}, 1, 3, {0}},
@@ -24,10 +24,10 @@ static const struct {
     {"switchable_norm (3,4,5,5)", SWITCHABLE, 4, {3, 4, 5, 5}, 1, 0, {0}},
     {"switchable_norm (9,5)", SWITCHABLE, 2, {9, 5}, 1, 0, {0}},
     {"layer_norm (9,70)", LAYER, 2, {9, 70}, 0, 0, {0, 1}},
-    {"layer_norm (9000)", LAYER, 1, {9000}, 0, 0, {1}},
+    {"layer_norm (4500)", LAYER, 1, {4500}, 0, 0, {1}},
     {"layer_norm (40,1)", LAYER, 2, {40, 1}, 0, 0, {0, 1}},
     {"layer_norm (2,3,5,7) axes 1 to 3", LAYER, 4, {2, 3, 5, 7}, 0, 0, {0, 1, 1, 1}},
-    {"layer_norm (2,9,5,31) axis 1", LAYER, 4, {2, 9, 5, 31}, 0, 0, {0, 1, 0, 0}},
+    {"layer_norm (2,5,3,47) axis 1", LAYER, 4, {2, 5, 3, 47}, 0, 0, {0, 1, 0, 0}},
     {"layer_norm (3,9,5,6) axes 0, 2", LAYER, 4, {3, 9, 5, 6}, 0, 0, {1, 0, 1, 0}},
     {"standardize (5,7,3)", LAYER, 3, {5, 7, 3}, 0, 0, {1, 1, 1}},
     {"rms_norm (9,70)", RMS, 2, {9, 70}, 0, 0, {0, 1}},
@@ -92,9 +92,8 @@ static void free_room(Room *r)
 }
 
 /* An error of the second moment that moves y by an eighth of its unit at most. */
-static void check_moments(const Call *c, const Job *j)
+static void check_moments(const Call *c, const Job *j, const Exact *exact)
 {
-    Exact *exact = exact_moments(j);
     long double u = j->t.dtype == F64 ? 0x1p-50L : 0x1p-26L, origin = origin_of(j);
     for (ptrdiff_t g = 0; g < c->groups; g++) {
         const Moment *m = &c->moments[g];
@@ -107,12 +106,11 @@ static void check_moments(const Call *c, const Job *j)
             check_within(c, "mean", g, (double)(m->hi - origin + m->lo), e->mean,
                          u * sqrtl(e->m2 / e->count) + 0x1p-50L * fabsl(e->mean) + DBL_TRUE_MIN);
     }
-    free(exact);
 }
 
-static void check_channels(const Call *c, const Job *j)
+static void check_channels(const Call *c, const Job *j, const Exact *moments)
 {
-    Exact *exact = exact_channels(j);
+    Exact *exact = exact_channels(j, moments);
     long double u = j->t.dtype == F64 ? 0x1p-50L : 0x1p-26L, origin = origin_of(j);
     for (ptrdiff_t i = 0; i < c->nchannels; i++) {
         const ChannelStat *s = &c->channels[i];
@@ -134,12 +132,14 @@ static void check_channels(const Call *c, const Job *j)
 static void check_norm(const Call *c, const Job *j, const Array *x)
 {
     Array y = check_bits(c, x);
-    Expected *e = expected_norm(j);
+    Exact *exact = exact_moments(j);
+    Expected *e = expected_norm(j, exact);
     for (ptrdiff_t i = 0; i < y.size; i++)
         check_within(c, "y", i, read_element(y.dtype, y.data + i * itemsize(y.dtype), 0), e[i].y,
                      e[i].nothing ? 0 : norm_bound(j, &e[i]));
-    check_moments(c, j);
-    check_channels(c, j);
+    check_moments(c, j, exact);
+    check_channels(c, j, exact);
+    free(exact);
     free(e);
     free(y.block);
 }

@@ -1,11 +1,10 @@
-#include "norms.h"
-
-#include "arguments.h"
+#include "call.h"
 
 void call_init(Call *c, State *state, NormKind kind)
 {
     operands_init(&c->o, state);
-    memset((char *)c + offsetof(Call, weight), 0, offsetof(Call, reduce) - offsetof(Call, weight));
+    memset((char *)c + offsetof(Call, weight), 0,
+           offsetof(Call, normalized_shape) - offsetof(Call, weight));
     c->job.kind = kind;
     c->job.reduce = c->reduce;
     c->use_batch = 1;
@@ -16,38 +15,13 @@ void call_clear(Call *c)
     operands_clear(&c->o);
     Py_XDECREF(c->weight);
     Py_XDECREF(c->bias);
+    Py_XDECREF(c->mean_weight);
+    Py_XDECREF(c->var_weight);
     Py_XDECREF(c->running.mean);
     Py_XDECREF(c->running.var);
     PyMem_Free(c->given);
     PyMem_Free(c->job.channels);
     PyMem_Free(c->job.moments);
-}
-
-int call_convert(Call *c, PyObject *x, PyObject *where, PyObject *out)
-{
-    return operands_convert(&c->o, x, where, out);
-}
-
-int parameters_convert(Call *c, PyObject *weight, PyObject *bias)
-{
-    return parameter_convert(c->o.state, weight, "weight", &c->weight) < 0
-               ? -1
-               : parameter_convert(c->o.state, bias, "bias", &c->bias);
-}
-
-int running_convert(Call *c, PyObject *mean, PyObject *var)
-{
-    if ((mean == Py_None) != (var == Py_None)) {
-        PyErr_SetString(PyExc_ValueError,
-                        "running_mean and running_var must either both be None or "
-                        "neither be None");
-        return -1;
-    }
-    if (mean == Py_None)
-        return 0;
-    return shared_convert(c->o.state, mean, "running_mean", &c->running.mean) < 0
-               ? -1
-               : shared_convert(c->o.state, var, "running_var", &c->running.var);
 }
 
 int vector_check(PyArrayObject *array, const char *name, npy_intp n)
@@ -64,7 +38,7 @@ int vector_check(PyArrayObject *array, const char *name, npy_intp n)
     return -1;
 }
 
-/* A single value has no variance to speak of. Masks are exempt: what they leave is data, not
+/* A single value has no variance to speak of. Masks are exempt: what they leave is data, not a
  * shape. */
 static int batch_size_check(const Call *c)
 {
@@ -87,11 +61,16 @@ static int batch_size_check(const Call *c)
 static int running_use_check(const Call *c)
 {
     const int instance = c->job.kind == INSTANCE;
+    if ((c->running.mean == NULL) != (c->running.var == NULL)) {
+        PyErr_SetString(PyExc_ValueError,
+                        "running_mean and running_var must either both be None or neither be None");
+        return -1;
+    }
     if (!c->use_batch && c->running.mean == NULL) {
-        PyErr_Format(PyExc_ValueError, "Expected running_mean and running_var to be defined %s",
-                     instance ? "when use_input_stats is false"
-                              : "when training is false: running_mean must be defined in "
-                                "evaluation mode");
+        PyErr_Format(
+            PyExc_ValueError, "Expected running_mean and running_var to be defined %s",
+            instance ? "when use_input_stats is false"
+                     : "when training is false: running_mean must be defined in evaluation mode");
         return -1;
     }
     if (!c->use_batch && c->return_moments && c->job.kind != SWITCHABLE) {
@@ -103,7 +82,7 @@ static int running_use_check(const Call *c)
     return 0;
 }
 
-int channels_check(Call *c, Py_ssize_t axis)
+int channels_check(Call *c)
 {
     PyArrayObject *x = c->o.x;
     if (PyArray_NDIM(x) < 2) {
@@ -115,7 +94,7 @@ int channels_check(Call *c, Py_ssize_t axis)
         Py_XDECREF(shape);
         return -1;
     }
-    if (place_axis(c->o.state, axis, PyArray_NDIM(x), &c->job.axis) < 0)
+    if (place_axis(c->o.state, c->channel_axis, PyArray_NDIM(x), &c->job.axis) < 0)
         return -1;
     const npy_intp channels = PyArray_DIM(x, c->job.axis);
     if (running_use_check(c) < 0 || vector_check(c->running.mean, "running_mean", channels) < 0 ||
@@ -166,7 +145,7 @@ static int statistics_place(Call *c)
     return short_of_memory ? -1 : 0;
 }
 
-int call_compute(Call *c)
+int norm_compute(Call *c)
 {
     Operands *o = &c->o;
     if (operands_place(o) < 0 || parameter_place(o, &c->weight, &c->job.weight) < 0 ||
@@ -223,7 +202,7 @@ out:
     return object;
 }
 
-PyObject *call_finish(Call *c)
+PyObject *norm_finish(Call *c)
 {
     PyObject *moments = NULL, *result = NULL;
     if (c->return_moments && (moments = moments_object(c)) == NULL)
