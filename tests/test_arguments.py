@@ -381,9 +381,9 @@ def test_many_axes(rng):
     x = rng.normal(size=shape)
     axes = (0, 3, 4, 7, 11)
     Case("layer_norm", shape, axes).check(normc.layer_norm(x, axis=axes), x)
-    shape = (1,) * 30 + (5,) + (1,) * 2
+    shape = (1,) * 28 + (5,) + (1,) * 2
     x = rng.normal(size=shape)
-    Case("standardize", shape, (30,)).check(normc.standardize(x, 30), x, eps=0)
+    Case("standardize", shape, (28,)).check(normc.standardize(x, 28), x, eps=0)
 
 
 # ---- where, and numpy.ma -------------------------------------------------------------------------
