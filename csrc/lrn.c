@@ -44,28 +44,30 @@ static int carried(const Lrn *l, const void *const *window, ptrdiff_t size, ptrd
     return s > LRN_LOW_f32 && s < LRN_HIGH_f32;
 }
 
-/* What the kernel could not carry, in double, squares scaled by a power of two: any beta, any
- * magnitude. */
+/* What the kernel could not carry, in double: any beta, any magnitude. The larger of k and
+ * alpha * x^2 is scaled to about 1 by a power of two, alpha = m * 2^(2 q). */
 static void wide_row(const Lrn *l, const void *x, void *y, ptrdiff_t n, const void *const *window,
                      ptrdiff_t size)
 {
     const Window *job = l->job;
+    int of_alpha, of_k, of_x;
+    (void)frexp(l->alpha, &of_alpha);
+    (void)frexp(job->k, &of_k);
+    const int q = of_alpha / 2;
     for (ptrdiff_t i = 0; i < n; i++) {
         double most = 0, sum = 0;
-        int e = 0;
         if (carried(l, window, size, i))
             continue;
         for (ptrdiff_t j = 0; j < size; j++)
             most = fmax(most, fabs(element(&l->w, window[j], i)));
-        if (l->w.t->dtype == F64 && most < INFINITY)
-            (void)frexp(most, &e);
-        if (e < 400 && (e > -400 || job->k != 0)) /* the squares need no help */
-            e = 0;
-        for (ptrdiff_t j = 0; j < size; j++) {
-            const double v = ldexp(element(&l->w, window[j], i), -e);
+        (void)frexp(most < INFINITY ? most : 1, &of_x);
+        const int alone = (l->alpha == 0 && most < INFINITY) || most == 0; /* k is all there is */
+        const int e = alone || (job->k != 0 && of_k / 2 > of_x + q) ? of_k / 2 : of_x + q;
+        for (ptrdiff_t j = 0; j < size && !alone; j++) {
+            const double v = ldexp(element(&l->w, window[j], i), q - e);
             sum += v * v;
         }
-        const double s = ldexp(job->k, -2 * e) + l->alpha * sum;
+        const double s = ldexp(job->k, -2 * e) + ldexp(l->alpha, -2 * q) * sum;
         const double r = norm_pow(element(&l->w, x, i), s, 2 * e, -job->beta);
         if (l->w.t->dtype == F64)
             ((double *)y)[i] = r;

@@ -29,26 +29,28 @@ static const struct {
  * are given nothing is taken, and x is walked as it lies. */
 static int channel_axes(const Job *job, Loop *axes, char *shared)
 {
-    int n = 0, first = 1;
-    for (int i = 0; i < job->t.ndim; i++) {
+    const int first = job->axis == 0;
+    int n = 0;
+    if (job->t.ndim > 1) {
+        axes[n] = axis_loop(&job->t, first);
+        shared[n++] = table[job->kind].over_n && !job->given_mean;
+    }
+    axes[n] = axis_loop(&job->t, job->axis);
+    axes[n].step[PARAM] = 1;
+    shared[n++] = 0;
+    if (table[job->kind].split) { /* (C) -> (groups, C / groups) */
+        axes[n] = axes[n - 1];
+        axes[n].n /= job->num_groups;
+        shared[n++] = 1;
+        axes[n - 2].n = job->num_groups;
+        for (int s = 0; s < STEPS; s++)
+            axes[n - 2].step[s] *= axes[n - 1].n;
+    }
+    for (int i = first + 1; i < job->t.ndim; i++) {
         if (i == job->axis)
             continue;
         axes[n] = axis_loop(&job->t, i);
-        shared[n++] = first ? table[job->kind].over_n && !job->given_mean : table[job->kind].over_p;
-        if (!first)
-            continue;
-        first = 0;
-        axes[n] = axis_loop(&job->t, job->axis);
-        axes[n].step[PARAM] = 1;
-        shared[n++] = 0;
-        if (table[job->kind].split) { /* (C) -> (groups, C / groups) */
-            axes[n] = axes[n - 1];
-            axes[n].n /= job->num_groups;
-            shared[n++] = 1;
-            axes[n - 2].n = job->num_groups;
-            for (int s = 0; s < STEPS; s++)
-                axes[n - 2].step[s] *= axes[n - 1].n;
-        }
+        shared[n++] = table[job->kind].over_p;
     }
     return n;
 }
@@ -71,7 +73,8 @@ static int named_axes(const Job *job, Loop *axes, char *shared)
  * first, (C, N). */
 static void number_statistics(const Job *job, int naxes, Loop *axes, const char *shared)
 {
-    const int channels_first = table[job->kind].channels && job->axis == 0 && !shared[0];
+    const int channels_first =
+        table[job->kind].channels && job->axis == 0 && naxes > 1 && !shared[0];
     ptrdiff_t along = 1;
     for (int i = naxes - 1; i >= 0; i--)
         if (!shared[i] && !(channels_first && i == 1)) {

@@ -1,6 +1,7 @@
 """The core without Python: compiled alone, checked against long double, hashed on every target."""
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -41,7 +42,7 @@ def hash_of(tmp_path_factory):
                        f"OUT={out}", "run"]
             done = subprocess.run(command, env=without_preload(), capture_output=True, text=True)
             assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-6000:]
-            known[compiler] = done.stdout.split()[-1]
+            known[compiler], = re.findall(r"^hash (\w+)$", done.stdout, re.MULTILINE)
         return known[compiler]
 
     return run

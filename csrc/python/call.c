@@ -85,7 +85,8 @@ static int running_use_check(const Call *c)
 int channels_check(Call *c)
 {
     PyArrayObject *x = c->o.x;
-    if (PyArray_NDIM(x) < 2) {
+    const int nothing = PyArray_NDIM(x) == 1 && PyArray_SIZE(x) == 0; /* as torch: no channels */
+    if (PyArray_NDIM(x) < 2 && !nothing) {
         PyObject *shape = shape_tuple(x);
         if (shape)
             PyErr_Format(PyExc_ValueError,
@@ -94,7 +95,7 @@ int channels_check(Call *c)
         Py_XDECREF(shape);
         return -1;
     }
-    if (place_axis(c->o.state, c->channel_axis, PyArray_NDIM(x), &c->job.axis) < 0)
+    if (place_axis(c->o.state, nothing ? 0 : c->channel_axis, PyArray_NDIM(x), &c->job.axis) < 0)
         return -1;
     const npy_intp channels = PyArray_DIM(x, c->job.axis);
     if (running_use_check(c) < 0 || vector_check(c->running.mean, "running_mean", channels) < 0 ||
