@@ -1,5 +1,5 @@
-/* float16 and bfloat16 <-> float, by runs. Exact one way, to nearest even the other, subnormals and
- * infinities included; a NaN stays a NaN. */
+/* float16 and bfloat16 <-> float, a vector of them. Exact one way, to nearest even the other,
+ * subnormals and infinities included; a NaN stays a NaN. */
 #ifndef NORMC_HALF_H
 #define NORMC_HALF_H
 #include "vec.h"
@@ -49,35 +49,4 @@ INLINE vs narrow_vector_f16(vf v)
     return __builtin_convertvector(half | ((u >> 16) & 0x8000), vs);
 }
 #endif
-
-#define HALF(TYPE)                                                        \
-    static void widen_run_##TYPE(void *to, const char *x, ptrdiff_t n)    \
-    {                                                                     \
-        for (ptrdiff_t i = 0; i < n; i += FW) {                           \
-            const size_t m = (size_t)(n - i < FW ? n - i : FW);           \
-            vs h = {0};                                                   \
-            if (m == FW)                                                  \
-                memcpy(&h, x + 2 * i, sizeof h);                          \
-            else                                                          \
-                memcpy(&h, x + 2 * i, 2 * m);                             \
-            const vf v = widen_vector_##TYPE(h);                          \
-            memcpy((float *)to + i, &v, m == FW ? sizeof v : 4 * m);      \
-        }                                                                 \
-    }                                                                     \
-    static void narrow_run_##TYPE(char *y, const void *from, ptrdiff_t n) \
-    {                                                                     \
-        for (ptrdiff_t i = 0; i < n; i += FW) {                           \
-            const size_t m = (size_t)(n - i < FW ? n - i : FW);           \
-            vf v = {0};                                                   \
-            if (m == FW)                                                  \
-                memcpy(&v, (const float *)from + i, sizeof v);            \
-            else                                                          \
-                memcpy(&v, (const float *)from + i, 4 * m);               \
-            const vs h = narrow_vector_##TYPE(v);                         \
-            memcpy(y + 2 * i, &h, m == FW ? sizeof h : 2 * m);            \
-        }                                                                 \
-    }
-HALF(f16)
-HALF(bf16)
-#undef HALF
 #endif
