@@ -5,10 +5,10 @@
 #define NORMC_KERNELS_H
 #include "tensor.h"
 
-/* Element i of a run is summed in lane i % LANES. Lanes fold to one double, 8 + 8, 4 + 4, 2 + 2, 1
- * + 1, at the end of each block: BLOCK elements of a run, or as many whole runs as fit. Squares of
- * doubles are not exact, so their lanes are kept short (DESIGN.md, numbers): a sum of equal terms
- * errs by at most 5.4 u of itself. */
+/* Element i of a run is summed in lane i % LANES. Lanes fold to one double, 8 + 8, 4 + 4, 2 + 2,
+ * 1 + 1, at the end of each block: BLOCK elements of a run, or as many whole runs as add no more
+ * terms to a lane. Terms that are equal round alike, so lanes are short: a sum of 256 errs by at
+ * most 86 u of itself, and, since squares of doubles are not exact, one of 16 by 5.4 u. */
 enum { LANES = 16, BLOCK = 4096, BLOCK_F64 = 256 };
 enum {
     STRIP = 256

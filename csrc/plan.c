@@ -125,7 +125,8 @@ void plan_make(Plan *p, int naxes, const Loop *axes, const char *shared, const T
     p->runs = extent(p->run, p->nrun);
     p->n = extent(p->inner, p->ninner);
     p->block = t->dtype == F64 ? BLOCK_F64 : BLOCK;
-    p->per = p->n && p->n < p->block ? p->block / p->n : 1;
+    const ptrdiff_t most = p->block / LANES, each = (p->n + LANES - 1) / LANES;
+    p->per = each && each < most ? most / each : 1;
     const Loop *row = last(p->inner, p->ninner), *col = last(p->kept, p->nkept);
     const int nearer =
         col && (!row || (!dense(row, t) && magnitude(col->step[X]) < magnitude(row->step[X])));

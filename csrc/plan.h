@@ -30,7 +30,8 @@ typedef struct {
         ninner; /* loops of extent 1 are dropped; COLS: the last kept loop is the columns */
     Loop kept[MAXLOOPS], run[MAXLOOPS], inner[MAXLOOPS];
     ptrdiff_t groups, runs, n;
-    ptrdiff_t block, per; /* a block of sums: so many elements of a run, or runs */
+    ptrdiff_t block, per; /* a block of sums: so many elements of a run, or runs; the first
+                           * lane, in which every run starts, takes no more of either */
     int vector;           /* the parameters run along the elements of a run, one by one */
 } Plan;
 

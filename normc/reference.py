@@ -128,7 +128,7 @@ def switchable_norm(x, /, mean_weight, var_weight, weight=None, bias=None, runni
     # Without the mean of all, no mean that is blended below is a large number.
     centre = np.where(np.isfinite(x), x, 0).sum() / max(x.size, 1)
     d, (count, mean, m2) = _centre(x - centre, where, _all_but(x, (0, axis)))
-    var = Moments(count, mean, m2).var(correction)
+    var = Moments(count, mean, m2).var(correction * (count > 1))
     blend = [(mean, var)]
     for over in (axis, 0):
         m, inner = _centre(mean, np.True_, (over,))[1], _centre(var, np.True_, (over,))[1].mean

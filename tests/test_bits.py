@@ -252,10 +252,12 @@ def test_out_overlaps_parameters_and_mask(rng):
         assert_same_bits(room, plain)
     where = rng.random((6, 6)) < 0.5
     plain = normc.layer_norm(x, 6, where=where)
-    mask = room.view(np.bool_)[:, 3:9]
-    mask[...] = where
-    normc.layer_norm(x, 6, where=mask, out=room)
-    assert_same_bits(room, plain)
+    raw = room.view(np.bool_)
+    for mask in (raw[:, 3:9], raw[::-1, 3:9], raw.reshape(-1)[:36].reshape(6, 6),
+                 raw.reshape(-1)[-36:].reshape(6, 6)):
+        mask[...] = where
+        normc.layer_norm(x, 6, where=mask, out=room)
+        assert_same_bits(room, plain)
 
 
 @pytest.mark.parametrize("dtype", zoo.DTYPES)

@@ -134,11 +134,11 @@ def test_blocks_are_given_back(name):
     grown(50)
     tracemalloc.start()
     try:
-        # A leak shows in every round, a cache that fills in one; no block is below 16 bytes.
-        least = min(grown(150) for _ in range(4))
+        # A leak shows in every round, at least 16 bytes a call; NumPy's caches fill in some.
+        least = min(grown(400) for _ in range(4))
     finally:
         tracemalloc.stop()
-    assert least < 150 * 8, f"{least} bytes in 150 calls"
+    assert least < 400 * 16, f"{least} bytes in 400 calls"
 
 
 def test_the_process_does_not_grow():

@@ -60,8 +60,9 @@ def same_in(layout, x):
 LAYOUTS = [zoo.contiguous, zoo.strided, zoo.channels_last, zoo.fortran]
 layouts = pytest.mark.parametrize("layout", LAYOUTS, ids=lambda f: f.__name__)
 dtypes = pytest.mark.parametrize("dtype", zoo.DTYPES)
-SHAPES = [(4, 6), (5, 6, 7), (2, 6, 5, 3), (2, 6, 3, 2, 5), (1, 6, 9, 1), (0, 6, 4, 4),
-          (3, 6, 16, 16)]
+C = 12  # channels: enough of them that neighbours fill a vector
+SHAPES = [(5, C), (5, C, 7), (2, C, 5, 3), (2, C, 3, 2, 5), (1, C, 9, 1), (0, C, 4, 4),
+          (3, C, 16, 16)]
 shapes = pytest.mark.parametrize("shape", SHAPES, ids=str)
 spatial_shapes = pytest.mark.parametrize("shape", [s for s in SHAPES if len(s) > 2], ids=str)
 epsilons = pytest.mark.parametrize("eps", [1e-5, 0.7, 50.0])
@@ -82,9 +83,9 @@ def draw(rng):
 @epsilons
 def test_batch_norm(eps, shape, layout, dtype, draw, rng):
     x = draw(shape, dtype)
-    weight, bias = parameters(rng, 6)
+    weight, bias = parameters(rng, C)
     case = Case("batch_norm", shape)
-    stats = rng.normal(size=6), rng.uniform(0.5, 4, 6)
+    stats = rng.normal(size=C), rng.uniform(0.5, 4, C)
     ours, theirs = [s.copy() for s in stats], [tensor(s) for s in stats]
     for training in (True, False, True):
         y = normc.batch_norm(same_in(layout, x), *ours, weight, bias, training, 0.3, eps)
@@ -112,9 +113,9 @@ def test_batch_norm(eps, shape, layout, dtype, draw, rng):
 @epsilons
 def test_instance_norm(eps, shape, layout, dtype, draw, rng):
     x = draw(shape, dtype)
-    weight, bias = parameters(rng, 6)
+    weight, bias = parameters(rng, C)
     case = Case("instance_norm", shape)
-    ours = [np.zeros(6), np.ones(6)]
+    ours = [np.zeros(C), np.ones(C)]
     theirs = [tensor(s) for s in ours]
     y = normc.instance_norm(same_in(layout, x), *ours, weight, bias, True, 0.3, eps)
     assert y.shape == x.shape and y.dtype == x.dtype
@@ -163,10 +164,10 @@ def test_rms_norm_default_eps(dtype, rng):
 @epsilons
 def test_group_norm(eps, shape, layout, dtype, draw, rng):
     x = draw(shape, dtype)
-    weight, bias = parameters(rng, 6)
-    for groups in (1, 2, 3, 6):
+    weight, bias = parameters(rng, C)
+    for groups in (1, 3, 12):
         y = normc.group_norm(same_in(layout, x), groups, weight, bias, eps)
-        if np.prod(shape[2:]) * 6 // groups > 1 or not x.size:
+        if np.prod(shape[2:]) * C // groups > 1 or not x.size:
             expected = F.group_norm(tensor(x), groups, tensor(weight), tensor(bias), eps)
             assert_parity(Case("group_norm", shape, 1, groups), y, expected, x, weight, bias, eps)
 
@@ -194,7 +195,7 @@ def test_local_response_norm(shape, layout, dtype, draw):
 @shapes
 def test_activations(shape, layout, dtype, draw, rng):
     x = draw(shape, dtype)
-    slope = np.round(rng.normal(size=6) * 64) / 64
+    slope = np.round(rng.normal(size=C) * 64) / 64
     u = bound.UNIT["float64" if dtype == np.float64 else "float32"]
     for ours, theirs in (
             (normc.relu(same_in(layout, x)), F.relu(tensor(x))),
@@ -213,14 +214,14 @@ def test_activations(shape, layout, dtype, draw, rng):
     {}, {"momentum": 0.3}, {"momentum": None}, {"eps": 2.0}, {"affine": False},
     {"track_running_stats": False}, {"affine": False, "track_running_stats": False},
     {"bias": False}], ids=str)
-@pytest.mark.parametrize("dims, shape", [(1, (9, 4)), (1, (3, 4, 5)), (2, (3, 4, 5, 7)),
-                                         (3, (2, 4, 3, 2, 5))])
+@pytest.mark.parametrize("dims, shape", [(1, (9, C)), (1, (3, C, 5)), (2, (3, C, 5, 7)),
+                                         (3, (2, C, 3, 2, 5))])
 def test_batch_norm_layer_over_many_steps(dims, shape, options, dtype, draw, rng):
     """torch's layer follows in float64, from normc's own statistics at each step."""
     kind = f"BatchNorm{dims}d"
-    ours = getattr(normc, kind)(4, **options)
-    theirs = getattr(torch.nn, kind)(4, dtype=torch.float64, **options)
-    weight, bias = parameters(rng, 4)
+    ours = getattr(normc, kind)(C, **options)
+    theirs = getattr(torch.nn, kind)(C, dtype=torch.float64, **options)
+    weight, bias = parameters(rng, C)
     if ours.weight is not None:
         ours.weight = weight.astype(np.float32)
         theirs.weight.data = tensor(weight)
