@@ -2,6 +2,7 @@
 #   make test TORCH=                 without torch, and so without the comparisons with it
 #   make test TORCH_INDEX=URL        torch from an index of its own (such as that of its CPU builds)
 #   make test PYTEST_ARGS="-k layer" some of the tests
+#   make oldest                      the same build's tests with the oldest NumPy it runs with
 #   make bench BENCH_ARGS="layer_norm --json result.json"
 #   CC=clang-19 make ...             another compiler
 
@@ -16,7 +17,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 SOURCES := setup.py pyproject.toml $(shell find csrc -type f)
 
-.PHONY: demo test bench core sanitize lint format clean
+.PHONY: demo test oldest bench core sanitize lint format clean
 
 demo: .venv/demo
 	$(BIN)/python examples/demo.py
@@ -26,6 +27,15 @@ test: .venv/test $(if $(TORCH),.venv/torch)
 
 bench: .venv/bench
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)
+
+# Built with NumPy 2 as ever, tested in an environment that has the oldest; Python 3.11 or 3.12.
+oldest: .venv/normc .venv-oldest
+	.venv-oldest/bin/python -m pytest --ignore tests/test_core.py $(PYTEST_ARGS)
+
+.venv-oldest:
+	$(PYTHON) -m venv $@
+	$@/bin/python -m pip --disable-pip-version-check --quiet install \
+	    'numpy==1.26.4' 'ml_dtypes<0.5' 'pytest>=8' hypothesis mpmath
 
 # The core alone, without Python, on every instruction set that this machine has.
 core:
@@ -77,5 +87,5 @@ format:
 	$(CLANG_FORMAT) -i $(C_FILES)
 
 clean:
-	rm -rf .venv build dist *.egg-info normc/*.so demo.png
+	rm -rf .venv .venv-oldest build dist *.egg-info normc/*.so demo.png
 	find . -name __pycache__ -prune -exec rm -rf {} +

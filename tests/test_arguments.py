@@ -610,7 +610,7 @@ def test_no_floating_point_warnings(call, dtype):
     with np.errstate(all="raise"):
         call(x)
         call(np.zeros_like(x))
-        call(np.where(np.isfinite(x), x, 0).astype(dtype))
+        call(np.where(np.isfinite(x), x, np.zeros_like(x)))
 
 
 def test_float_state_is_left_as_found():

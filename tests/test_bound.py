@@ -395,10 +395,10 @@ def test_activations(dtype, rng):
     """Slope and product are rounded, once each; positive elements are themselves."""
     x = np.concatenate([rng.normal(size=200), [0, -0.0, np.inf, -np.inf, np.nan, -1e-40, 1e-40]])
     x = x.astype(dtype).reshape(3, 3, 23)
-    positive = ~(x < 0)
+    positive = ~(bound.widen(x) < 0)
     u = bound.UNIT["float64" if dtype == np.float64 else "float32"]
     y = normc.relu(x)
-    assert np.array_equal(y, np.where(positive, x, 0).astype(dtype), equal_nan=True)
+    assert np.array_equal(y, np.where(positive, x, np.zeros_like(x)), equal_nan=True)
     slopes = np.array([0.25, -3.7, 1e-3])
     for slope, y in ((0.01, normc.leaky_relu(x)), (-1.7, normc.leaky_relu(x, -1.7)),
                      (0.3, normc.prelu(x, 0.3)),
