@@ -1,5 +1,6 @@
 /* One pass that writes: y = ((x - hi) - lo) * scale + shift. */
 #include "work.h"
+#include <math.h>
 #include <string.h>
 
 /* rstd * weight is rounded once where the weight is constant along the run. */
@@ -114,22 +115,59 @@ static void apply_tile(const Work *w, ptrdiff_t first, ptrdiff_t width, const Fo
     }
 }
 
-void apply(const Work *w, ptrdiff_t first, ptrdiff_t count, const Fold *f)
+/* Do scale and shift of a group's runs stay in the type's range? An overflow could come back by
+ * the bias, and a subnormal scale has lost digits. */
+static int parameters_carry(const Work *w, const Fold *f, ptrdiff_t param)
+{
+    const Plan *p = w->plan;
+    const ptrdiff_t step = p->nrun ? p->run[p->nrun - 1].step[PARAM] : 0;
+    const Limits l = limits(w);
+    if (w->vector || (!w->weight && !w->bias))
+        return !w->far;
+    for (ptrdiff_t run = 0; run < (step ? p->runs : 1); run++, param += step) {
+        const double scale = fabs(f->rstd * parameter(w, w->weight, param, 1));
+        if ((scale != 0 && scale < l.least) || scale > l.most ||
+            fabs(parameter(w, w->bias, param, 0)) >= l.far)
+            return 0;
+    }
+    return 1;
+}
+
+/* Is a group, the c-th of an item whose first is at `at`, for the fast road? */
+static int fast(const Work *w, const Fold *f, const ptrdiff_t at[STEPS], ptrdiff_t c)
+{
+    const Plan *p = w->plan;
+    const ptrdiff_t step = p->form == COLS ? p->kept[p->nkept - 1].step[PARAM] : 0;
+    return !f->exact && parameters_carry(w, f, at[PARAM] + c * step);
+}
+
+static void apply_columns(const Work *w, ptrdiff_t first, ptrdiff_t count, const Fold *f)
 {
     ptrdiff_t at[STEPS] = {0};
-    for (ptrdiff_t g = 0, end; g < count; g = end) {
-        end = g + 1;
-        if (f[g].exact) {
-            exact_group(w, first + g, &f[g]);
-        } else if (w->plan->form == COLS) {
-            while (end < count && !f[end].exact)
-                end++;
-            apply_tile(w, first + g, end - g, f + g);
-        } else {
-            memset(at, 0, sizeof at);
-            locate(w->plan->kept, w->plan->nkept, first + g, at);
+    locate(w->plan->kept, w->plan->nkept, first, at);
+    for (ptrdiff_t c = 0, end; c < count; c = end) {
+        for (end = c; end < count && fast(w, &f[end], at, end); end++)
+            ;
+        if (end > c)
+            apply_tile(w, first + c, end - c, f + c);
+        else
+            exact_group(w, first + end++, &f[c]);
+    }
+}
+
+void apply(const Work *w, ptrdiff_t first, ptrdiff_t count, const Fold *f)
+{
+    if (w->plan->form == COLS) {
+        apply_columns(w, first, count, f);
+        return;
+    }
+    for (ptrdiff_t g = 0; g < count; g++) {
+        ptrdiff_t at[STEPS] = {0};
+        locate(w->plan->kept, w->plan->nkept, first + g, at);
+        if (fast(w, &f[g], at, 0))
             for (ptrdiff_t run = 0; run < w->plan->runs; run++)
                 apply_run(w, at, run, &f[g]);
-        }
+        else
+            exact_group(w, first + g, &f[g]);
     }
 }

@@ -39,7 +39,7 @@ static int next(Walk *k, int *included)
     return 1;
 }
 
-/* The exponent e of the largest element, |x| < 2^e; *finite: all are. */
+/* The exponent e of the largest element, |x| < 2^e; INT_MIN if all are 0. *finite: all are. */
 static int range(const Work *w, ptrdiff_t group, int *finite)
 {
     Walk k = walk(w, group);
@@ -55,7 +55,7 @@ static int range(const Work *w, ptrdiff_t group, int *finite)
             most = fabs(k.x);
     }
     (void)frexp(most, &e);
-    return e;
+    return most > 0 ? e : INT_MIN;
 }
 
 /* Sums of d = x * 2^-e - k. */
@@ -103,13 +103,13 @@ static int cover(int e, double eps)
 {
     int of_eps;
     (void)frexp(eps, &of_eps);
-    return eps > 0 && of_eps / 2 > e ? of_eps / 2 : e;
+    return eps > 0 && of_eps / 2 > e ? of_eps / 2 : e == INT_MIN ? 0 : e;
 }
 
 Moment exact_moment(const Work *w, ptrdiff_t group)
 {
     int finite;
-    const int e = range(w, group, &finite);
+    const int e = cover(range(w, group, &finite), 0);
     Moment m = scaled_moment(w, group, e);
     if (!finite)
         return (Moment){m.count, NAN, 0, NAN};
@@ -139,7 +139,9 @@ static Fold scaled_fold(const Work *w, ptrdiff_t group, const Fold *f)
         return (Fold){ldexp(f->hi, -e), ldexp(f->lo, -e), ldexp(f->rstd, e), 1, f->e + e};
     }
     int finite;
-    const int e = cover(range(w, group, &finite), job->eps);
+    const int own = range(w, group, &finite), e = cover(own, job->eps);
+    if (own == INT_MIN)
+        return (Fold){.exact = 1};
     const Moment m = scaled_moment(w, group, e);
     const double var = m.count > 0 ? m.m2 / m.count + ldexp(job->eps, -2 * e) : 0;
     return (Fold){m.hi, m.lo, var > 0 ? 1 / sqrt(var) : 0, 1, e};
@@ -152,8 +154,9 @@ void exact_group(const Work *w, ptrdiff_t group, const Fold *f)
     Walk k = walk(w, group);
     while (next(&k, &included)) {
         const double xhat = ((ldexp(k.x, -s.e) - s.hi) - s.lo) * s.rstd;
-        const double y = xhat * parameter(w, w->weight, k.here[PARAM], 1) +
-                         parameter(w, w->bias, k.here[PARAM], 0);
+        const double weight = parameter(w, w->weight, k.here[PARAM], 1);
+        const double scaled = weight == 0 && isfinite(k.x) && s.rstd == s.rstd ? 0 : xhat * weight;
+        const double y = scaled + parameter(w, w->bias, k.here[PARAM], 0);
         const double f64 = included ? y : 0;
         const float f32 = (float)f64;
         w->kernels->unpack(w->t->y + k.here[Y], 0, w->t->dtype == F64 ? (const void *)&f64 : &f32,

@@ -4,32 +4,27 @@
 #include <math.h>
 #include <stdlib.h>
 
-/* Can the arithmetic type carry ((x - hi) - lo) * scale + shift without leaving its range? */
+/* Can the arithmetic type carry (x - hi) - lo and 1 / deviation? */
 static int carries(const Work *w, const Fold *f, double var)
 {
     const int f64 = w->t->dtype == F64;
-    const double least = f64 ? 0x1p-1022 : 0x1p-126, most = f64 ? 0x1p1023 : 0x1p127;
-    const double far = f64 ? 0x1p1000 : 0x1p102;   /* x - far is finite for every finite x */
-    if (f64 && (var < 0x1p-900 || var > 0x1p1000)) /* squares were lost */
+    const Limits l = limits(w);
+    const int constant = var == 0 && fabs(f->hi) > 0x1p-480; /* no square can have been lost */
+    if (f64 && !constant && (var < 0x1p-900 || var > 0x1p1000))
         return 0;
-    if (fabs(f->hi) >= far || w->far_bias)
-        return 0;
-    if (!f64 && f->rstd > 1 && fabs(f->lo) < least && (double)(float)f->lo != f->lo)
+    if (!f64 && f->rstd > 1 && fabs(f->lo) < l.least && (double)(float)f->lo != f->lo)
         return 0; /* what the mean loses to underflow would show */
-    if (f->rstd == 0)
-        return 1;
-    const double low = w->vector ? f->rstd : f->rstd * w->w_min;
-    const double high = w->vector ? f->rstd : f->rstd * w->w_max;
-    return !(f->rstd < least || low < least || high > most);
+    return fabs(f->hi) < l.far && (f->rstd == 0 || (f->rstd >= l.least && f->rstd <= l.most));
 }
 
 /* From a mean in two words and a variance that includes eps. NaN in either: a group of NaN. */
 static Fold fold_stats(const Work *w, double mean, double rest, double var)
 {
+    const int wide = w->t->dtype == F64 || fabs(mean) >= limits(w).far;
     Fold f = {.rstd = var > 0 ? 1 / sqrt(var) : var == 0 ? 0 : NAN};
     if (mean != mean || f.rstd != f.rstd)
         return (Fold){.rstd = NAN};
-    f.hi = w->t->dtype == F64 ? mean : (double)(float)mean;
+    f.hi = wide ? mean : (double)(float)mean;
     f.lo = (mean - f.hi) + rest;
     f.exact = !carries(w, &f, var);
     return f;

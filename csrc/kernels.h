@@ -8,8 +8,8 @@
 /* Element i of a run is summed in lane i % LANES. Lanes fold to one double, 8 + 8, 4 + 4, 2 + 2,
  * 1 + 1, at the end of each block: BLOCK elements of a run, or as many whole runs as add no more
  * terms to a lane. Terms that are equal round alike, so lanes are short: a sum of 256 errs by at
- * most 86 u of itself, and, since squares of doubles are not exact, one of 16 by 5.4 u. */
-enum { LANES = 16, BLOCK = 4096, BLOCK_F64 = 256 };
+ * most 86 u of itself, and, since squares of doubles are not exact, one of 8 by 2.7 u. */
+enum { LANES = 16, BLOCK = 4096, BLOCK_F64 = 128 };
 enum {
     STRIP = 256
 }; /* rows of a tile of columns that are taken together: their lines stay in L2 */

@@ -128,9 +128,10 @@ static void lrn_item(void *context, ptrdiff_t item)
     }
 }
 
+/* Where nothing cancels and nothing underflows, the type itself will do. */
 static Power power_of(const Window *job, double alpha)
 {
-    if (!(fabs(alpha) < 0x1p10)) /* the kernels' float squares may be lost below it */
+    if (!(job->k >= 0 && (alpha == 0 || (alpha > 0x1p-60 && alpha < 0x1p10))))
         return POW_OTHER;
     return job->beta == 0.75  ? POW_THREE_QUARTERS
            : job->beta == 0.5 ? POW_HALF

@@ -128,8 +128,8 @@ static double sample(const Work *w, ptrdiff_t group)
     locate(p->kept, p->nkept, group, at);
     const double x = element(w, at, 0);
     double rest = 0;
-    for (int j = 1; j < 4; j++)
-        rest += element(w, at, total / 4 * j + total % 4 * j / 4) - x;
+    for (int j = 1; j < 4; j++) /* at odd and even places: patterns are common */
+        rest += element(w, at, (total / 4 * j + total % 4 * j / 4 + j) % total) - x;
     return x + 0.25 * rest;
 }
 
@@ -143,7 +143,7 @@ static Moment moment(const Sums *s, int is_double, int centred, double *k, int *
     if (!centred)
         return (Moment){.count = s->count, .m2 = q};
     const double mean = r / s->count, mean_square = q / s->count, var = mean_square - mean * mean;
-    const double limit = is_double ? 1.0 : 0x1p22;
+    const double limit = is_double ? 0.5 : 0x1p22;
     Moment m = {.count = s->count, .m2 = (var > 0 ? var : 0) * s->count};
     Two sum = {*k, 0};
     join(&sum, mean);

@@ -94,32 +94,21 @@ static Grid grid(const Job *job, ptrdiff_t groups)
 
 /* ---- one call's work ----------------------------------------------------------------- */
 
-static void weight_range(Work *w, ptrdiff_t n)
-{
-    w->w_min = INFINITY;
-    w->w_max = 0;
-    for (ptrdiff_t i = 0; i < n; i++) {
-        const double v = fabs(parameter(w, w->weight, i, 0));
-        w->w_max = v > w->w_max && v < INFINITY ? v : w->w_max;
-        w->w_min = v > 0 && v < w->w_min ? v : w->w_min;
-    }
-}
-
-/* By their bits, so that the loop is one of integers. */
-static int any_far(const Work *w, const void *values, ptrdiff_t n)
+/* Is any magnitude at least 2^e? By their bits, so that the loop is one of integers. */
+static int any_above(const Work *w, const void *values, ptrdiff_t n, int e)
 {
     typedef uint32_t __attribute__((may_alias)) bits32;
     typedef uint64_t __attribute__((may_alias)) bits64;
     const bits32 *f32 = values;
     const bits64 *f64 = values;
-    int far = 0;
+    int above = 0;
     if (w->t->dtype == F64)
         for (ptrdiff_t i = 0; i < n; i++)
-            far |= (f64[i] << 1) >> 53 >= 1000 + 1023;
+            above |= (f64[i] << 1) >> 53 >= (uint64_t)(e + 1023);
     else
         for (ptrdiff_t i = 0; i < n; i++)
-            far |= (f32[i] << 1) >> 24 >= 102 + 127;
-    return far;
+            above |= (f32[i] << 1) >> 24 >= (uint32_t)(e + 127);
+    return above;
 }
 
 /* Both parameters or neither along the elements of a run: what is missing is filled into *owned. */
@@ -144,10 +133,11 @@ static int parameters_of(Work *w, ptrdiff_t n, void **owned)
         else
             w->weight = *owned;
     }
-    w->w_min = w->w_max = 1;
-    if (w->weight && !w->vector)
-        weight_range(w, n);
-    w->far_bias = job->bias && any_far(w, job->bias, n);
+    if (w->vector) { /* halves have no flat term in their bound for what float loses near zero */
+        const int half = w->t->dtype < F32;
+        w->far = (job->bias && any_above(w, job->bias, n, w->t->dtype == F64 ? 1000 : 102)) ||
+                 (half && job->weight && any_above(w, job->weight, n, 30));
+    }
     return 0;
 }
 

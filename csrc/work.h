@@ -17,10 +17,21 @@ typedef struct {
     ptrdiff_t batch;           /* groups of an item at most, <= TILE */
     int vector;                /* weight and bias run along the elements of a run: both are there */
     const void *weight, *bias; /* of the arithmetic type; NULL: 1, 0 */
-    double w_min, w_max;       /* magnitudes of the weights that scale whole runs, zeros aside */
-    int far_bias;              /* a bias so large that adding it could bring an overflow back */
+    int far;                   /* some of them, along a run, could leave the type's range */
     const Plan *plan;
 } Work;
+
+/* What the arithmetic type holds: x - far is finite for every finite x, and normal numbers keep
+ * their precision. */
+typedef struct {
+    double far, least, most;
+} Limits;
+
+static inline Limits limits(const Work *w)
+{
+    return w->t->dtype == F64 ? (Limits){0x1p1000, 0x1p-1022, 0x1p1023}
+                              : (Limits){0x1p102, 0x1p-126, 0x1p127};
+}
 
 /* A group's statistics as they are applied: hi + lo is the mean, hi exact in the arithmetic type.
  * exact: that type cannot carry the group; exact_group() can. Then they are in units of 2^e. */
