@@ -43,9 +43,15 @@ def decay(weight_of_old):
     """
     from decimal import Decimal
 
+    kind = type(weight_of_old).__name__
     if isinstance(weight_of_old, (str, bytes)):
-        raise TypeError("weight_of_old must be a real number, not a string")
-    value = float(weight_of_old)
+        raise TypeError(f"weight_of_old must be a real number, not {kind}")
+    try:
+        value = float(weight_of_old)
+    except TypeError as error:
+        raise TypeError(f"weight_of_old must be a real number, not {kind}") from error
+    except OverflowError as error:
+        raise ValueError("weight_of_old must fit a double") from error
     if not np.isfinite(value):
         raise ValueError(f"weight_of_old must be finite, but got {value}")
     return float(1 - Decimal(repr(value)))
@@ -104,7 +110,8 @@ class Layer:
         state_dict : mapping of str to array_like
             normc's or torch's.
         strict : bool
-            Whether missing and unexpected names are errors.
+            Whether missing and unexpected names are errors. The counter alone may be missing, as
+            from old checkpoints; then it stays.
 
         Returns
         -------
@@ -123,10 +130,11 @@ class Layer:
             raise TypeError(f"state_dict must be a mapping, not {type(state_dict).__name__}")
         own = dict(self._arrays())
         missing = [name for name in own if name not in state_dict]
+        required = [name for name in missing if name != "num_batches_tracked"]
         unexpected = [name for name in state_dict if name not in own]
         problems = []
-        if strict and missing:
-            problems.append(f"Missing key(s) in state_dict: {_quoted(missing)}.")
+        if strict and required:
+            problems.append(f"Missing key(s) in state_dict: {_quoted(required)}.")
         if strict and unexpected:
             problems.append(f"Unexpected key(s) in state_dict: {_quoted(unexpected)}.")
         values = {}
@@ -153,22 +161,37 @@ class Layer:
         return __newobj__, (type(self),), state
 
     def __setstate__(self, state):
-        super().__init__(*state["config"])
-        for name in self._parameters + self._buffers:
-            setattr(self, name, state["arrays"].get(name))
-        self.training = state["training"]
-        self.frozen = state["frozen"]
-        vars(self).update(state["dict"])
+        try:
+            super().__init__(*state["config"])
+            for name in self._parameters + self._buffers:
+                setattr(self, name, state["arrays"].get(name))
+            self.training = state["training"]
+            self.frozen = state["frozen"]
+            vars(self).update(state["dict"])
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            raise ValueError(f"this is no state of a {type(self).__name__}: {error!r}") from error
 
 
 def _quoted(names):
     return ", ".join(f'"{name}"' for name in names)
 
 
+def _as_array(entry):
+    """An ndarray, also of another library's tensor that NumPy cannot read as it is."""
+    if not isinstance(entry, np.ndarray) and hasattr(entry, "detach"):
+        entry = entry.detach()
+    try:
+        return np.asarray(entry)
+    except (TypeError, RuntimeError):
+        if not hasattr(entry, "double"):
+            raise
+        return np.asarray(entry.double())
+
+
 def _loadable(name, entry, own):
     """The entry as an array of own's dtype and shape, and what is wrong with it, in a list."""
     try:
-        value = np.asarray(entry)
+        value = _as_array(entry)
     except (TypeError, ValueError, RuntimeError) as error:
         return None, [f"{name} is no array: {error}"]
     kinds = "iu" if own.dtype.kind in "iu" else "iufb"
@@ -177,6 +200,8 @@ def _loadable(name, entry, own):
     if value.shape != own.shape:
         return None, [f"size mismatch for {name}: copying a param with shape {value.shape} from "
                       f"checkpoint, the shape in current model is {own.shape}."]
+    if kinds == "iu" and value.dtype.kind == "u" and (value > np.iinfo(own.dtype).max).any():
+        return None, [f"{name} has values that do not fit {own.dtype}."]
     if not own.flags.writeable:
         return None, [f"{name} is read-only."]
     with np.errstate(all="ignore"):
@@ -210,8 +235,8 @@ class BatchNorm(Layer, _core.BatchNorm):
     correction : {1, 0}
         Whether the running variance takes the unbiased variance of the batch or the biased one.
     dtype : dtype
-        Of weight, bias and running statistics: float16, bfloat16, float32 or float64. x may have
-        another.
+        Of weight, bias and running statistics: float16, bfloat16, float32 (also if None) or
+        float64. x may have another.
 
     Attributes
     ----------
@@ -251,19 +276,24 @@ class BatchNorm(Layer, _core.BatchNorm):
 
     def __init__(self, num_features, eps=1e-5, momentum=0.1, affine=True, track_running_stats=True,
                  *, bias=True, axis=1, correction=1, dtype=np.float32):
-        dtype = np.dtype(dtype)
+        try:
+            dtype = np.dtype(np.float32 if dtype is None else dtype)
+        except TypeError as error:
+            raise TypeError(f"dtype: {error}") from error
+        if not isinstance(bias, (int, np.bool_)):
+            raise TypeError(f"bias must be a bool, not {type(bias).__name__}")
         if dtype.name not in FLOATING:
             raise TypeError(f"dtype must be one of {', '.join(FLOATING)}, but got {dtype}")
         super().__init__(num_features, eps, momentum, affine, track_running_stats, axis, correction,
                          self._ranks)
         self.dtype = dtype
         if affine:
-            self.weight = np.ones(num_features, dtype)
+            self.weight = np.ones(self.num_features, dtype)
         if affine and bias:
-            self.bias = np.zeros(num_features, dtype)
+            self.bias = np.zeros(self.num_features, dtype)
         if track_running_stats:
-            self.running_mean = np.zeros(num_features, dtype)
-            self.running_var = np.ones(num_features, dtype)
+            self.running_mean = np.zeros(self.num_features, dtype)
+            self.running_var = np.ones(self.num_features, dtype)
             self.num_batches_tracked = 0
 
     def _config(self):

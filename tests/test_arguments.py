@@ -2,10 +2,13 @@
 
 import ast
 import copy
+import ctypes
 import inspect
 import pathlib
 import pickle
+import platform
 import pydoc
+import sys
 
 import bound
 import numpy as np
@@ -613,11 +616,40 @@ def test_no_floating_point_warnings(call, dtype):
         call(np.where(np.isfinite(x), x, np.zeros_like(x)))
 
 
-def test_float_state_is_left_as_found():
-    """Denormals and rounding in the caller's arithmetic stay what they were."""
-    tiny = np.float32(1e-40)
-    third = np.float32(1) / np.float32(3)
-    for call in CALLS.values():
-        call(np.linspace(-1, 1, 60, dtype=np.float32).reshape(3, 4, 5))
-        assert tiny * np.float32(1) == tiny and tiny / np.float32(2) != 0
-        assert np.float32(1) / np.float32(3) == third
+# FE_UPWARD of C's <fenv.h>, by machine.
+UPWARD = {"x86_64": 0x800, "aarch64": 0x400000}
+
+
+@pytest.mark.skipif(sys.platform != "linux" or platform.machine() not in UPWARD,
+                    reason="the number that means upward is known for Linux on these machines only")
+@dtypes
+def test_rounding_mode_is_set_aside_and_put_back(cpu, dtype, rng):
+    x = rng.normal(size=(3, 37, 11)).astype(dtype) * 5
+    mean, var = rng.normal(size=37), rng.uniform(1, 3, 37)
+    weight, bias = rng.normal(size=(2, 11)).astype(np.float32)
+    swapped, where = zoo.in_layout(zoo.byte_swapped, x), x > 0
+    calls = [*(call for name, call in CALLS.items() if name not in ("leaky_relu", "prelu")),
+             lambda x: normc.leaky_relu(x, np.float32(0.3)),
+             lambda x: normc.prelu(x, np.float32(-0.7)),
+             lambda x: normc.batch_norm(x, mean, var),
+             lambda x: normc.layer_norm(x, 11, weight, bias),
+             lambda x: normc.layer_norm(x, where=where), lambda x: normc.layer_norm(swapped)]
+    plain = [call(x) for call in calls]
+    libc = ctypes.CDLL(None)
+    upward, before = UPWARD[platform.machine()], libc.fegetround()
+    results, after = [], []
+    try:
+        assert libc.fesetround(upward) == 0
+        for call in calls:
+            results.append(call(x))
+            after.append(libc.fegetround())
+    finally:
+        libc.fesetround(before)
+    assert after == [upward] * len(calls)
+    for got, expected in zip(results, plain, strict=True):
+        for a, b in zip(moments_or_array(got), moments_or_array(expected), strict=True):
+            assert_same_bits(a, b)
+
+
+def moments_or_array(result):
+    return (result.mean, result.m2) if isinstance(result, normc.Moments) else (result,)

@@ -40,7 +40,7 @@ def on_every_level(compute):
     return results
 
 
-def everything(case, x, weight, bias, **more):
+def everything(case, x, weight=None, bias=None, **more):
     """All that a call returns, as a list of arrays."""
     y, m = case.call(normc, x, weight, bias, return_moments=True, **more)
     return [y, np.asarray(m.count, np.float64), m.mean, m.m2]
@@ -96,6 +96,20 @@ def test_every_layout(cpu, case, dtype, rng):
 
 
 @pytest.mark.parametrize("dtype", zoo.DTYPES)
+@pytest.mark.parametrize("n", [500, 2000])
+def test_packed_columns_of_any_width(cpu, n, dtype, rng):
+    """33 columns: a scratch holds a number of rows that is no multiple of the lanes. The squares
+    are of so many sizes that even those of the half types round where they are added."""
+    case = Case("layer_norm", (n, 33), 0)
+    x = (rng.normal(size=case.shape) * 2.0 ** rng.integers(-14, 13, case.shape)).astype(dtype)
+    rows = everything(case, zoo.fortran(x))
+    for layout in (zoo.contiguous, zoo.byte_swapped, zoo.misaligned):
+        other = zoo.in_layout(layout, x)
+        assert_all_same(everything(case, other), rows)
+        assert_all_same(everything(case, other, where=np.ones(x.shape, bool)), rows)
+
+
+@pytest.mark.parametrize("dtype", zoo.DTYPES)
 @pytest.mark.parametrize("layout", zoo.LAYOUTS, ids=lambda f: f.__name__)
 def test_layouts_of_the_others(layout, dtype, rng):
     x = rng.normal(size=(3, 37, 11)).astype(dtype) * 5
@@ -107,6 +121,18 @@ def test_layouts_of_the_others(layout, dtype, rng):
                  lambda x: normc.switchable_norm(x, [1, 2, 3], [0.1, 0, -1], training=True),
                  lambda x: normc.batch_norm(x, slope, slope**2)):
         assert_same_bits(call(other), call(x))
+
+
+@pytest.mark.parametrize("dtype", zoo.DTYPES)
+def test_negative_zero_slope(cpu, dtype, rng):
+    """Minus times minus: 0 of a plus, in whole vectors and in the tail behind them."""
+    for n in (*range(1, 40), 4099):
+        x = np.full(n, -1, dtype)
+        assert_same_bits(normc.leaky_relu(x, -0.0), np.zeros_like(x))
+        channels = np.full((2, 3, n), -1, dtype)
+        for y in (channels, zoo.channels_last(channels), channels.transpose(0, 2, 1)):
+            weight = np.full(y.shape[1], -0.0)
+            assert_same_bits(np.ascontiguousarray(normc.prelu(y, weight)), np.zeros(y.shape, dtype))
 
 
 @pytest.mark.parametrize("dtype", zoo.DTYPES)

@@ -177,6 +177,18 @@ def test_two_valued_rows_of_many_values(n, dtype, rng):
         run(Case("layer_norm", x.shape, -1), x, rng, eps=0, affine=False)
 
 
+def test_float64_two_values_and_two_outliers(rng):
+    """Squares that all round alike, about a mean that is none of them."""
+    n, rows = 16384, 20
+    x = two_valued(0)(rng, rows, n, np.float64)
+    for row in x:
+        row *= 2.0 ** rng.integers(-30, 30)
+        row[rng.choice(n, 2, replace=False)] = abs(row[0]) * rng.uniform(9, 11, 2)
+    for case in (Case("layer_norm", (rows, n), -1), Case("layer_norm", (n, rows), 0),
+                 Case("batch_norm", (4, rows, n // 4))):
+        run(case, case.fill(x), rng, eps=0, affine=False)
+
+
 @pytest.mark.parametrize("dtype", zoo.DTYPES)
 def test_block_edges(dtype, rng):
     """Lengths on both sides of every multiple at which lanes, tiles and blocks end."""
@@ -230,6 +242,16 @@ def test_weight_and_bias_of_any_size(size, dtype, rng):
             case.check(case.call(normc, x, weight, bias), x, weight, bias)
 
 
+@pytest.mark.parametrize("dtype", [*zoo.HALVES, np.float32])
+def test_bias_brings_an_overflow_back(cpu, dtype, rng):
+    """The product leaves the range from 1.1 deviations on, the sum only from 2.1 on."""
+    for case in cases_of(30):
+        if "bias" in case.takes:
+            x = make(normal(1), rng, case, dtype)
+            weight = np.full(case.parameter_shape, 3e38, np.float32)
+            case.check(case.call(normc, x, weight, -weight), x, weight, -weight)
+
+
 @pytest.mark.parametrize("dtype", zoo.DTYPES)
 @pytest.mark.parametrize("eps", [0.0, 1e-5, 3.0])
 @pytest.mark.parametrize("n", [1, 2, 3, 17, 1000, 5000])
@@ -275,6 +297,20 @@ def test_masks(kind, dtype, rng):
 
 
 @pytest.mark.parametrize("dtype", zoo.DTYPES)
+@pytest.mark.parametrize("n", [4090, 5000, 9000])
+def test_masks_at_the_ends_of_pieces(n, dtype, rng):
+    """Excluded alone: the last element of the row, and of every piece of 4,096."""
+    for case in (Case("layer_norm", (3, n), -1), Case("layer_norm", (n, 9), 0),
+                 Case("batch_norm", (2, 3, n)), Case("batch_norm", (n, 2, 9), -1)):
+        x = make(normal(3), rng, case, dtype)
+        where = np.ones(case.shape, bool)
+        along = np.moveaxis(where, case.shape.index(n), -1)
+        along[..., [-1, *range(4095, n, 4096)]] = False
+        x[~where] = np.nan
+        case.check(case.call(normc, x, where=where), x, where=where)
+
+
+@pytest.mark.parametrize("dtype", zoo.DTYPES)
 @pytest.mark.parametrize("ratio", [0, 1, 1e3, 1e7])
 @pytest.mark.parametrize("function", ["batch_norm", "instance_norm"])
 def test_given_statistics(function, ratio, dtype, rng):
@@ -298,6 +334,21 @@ def test_given_statistics(function, ratio, dtype, rng):
         exact = (bound.widen(case.grouped(x)) - m) / sigma * w + b
         allowed = bound.tolerance(dtype, exact, b, w, m, sigma)
         bound.assert_within(case.grouped(y), exact, allowed, dtype)
+
+
+@pytest.mark.parametrize("dtype, mean, var, weight, bias, expected", [
+    (np.float32, 1e39, 1e80, 1, 0, -0.1), (np.float32, -1e39, 1e80, 2, 1, 1.2),
+    (np.float64, 7.8e299, 8.6e-301, 0, -0.78, -0.78)])
+def test_given_statistics_beyond_the_range(cpu, dtype, mean, var, weight, bias, expected, rng):
+    """Of the type, or of the product of deviation and 1 / sigma."""
+    for shape, axis in (((4, 5, 33), 1), ((4, 33, 5), -1), ((17, 5), 1)):
+        x = rng.normal(size=shape).astype(dtype)
+        given = [np.full(5, v) for v in (mean, var, weight, bias)]
+        y = normc.batch_norm(x, *given, eps=0, axis=axis)
+        exact = np.full(shape, expected, bound.wide)
+        sigma = np.sqrt(bound.wide(var))
+        allowed = bound.tolerance(dtype, exact, bias, weight, mean, sigma)
+        bound.assert_within(y, exact, allowed)
 
 
 @pytest.mark.parametrize("dtype", zoo.DTYPES)
@@ -388,6 +439,17 @@ def test_local_response_norm_of_any_size(alpha, k, beta, dtype, rng):
     for exponent in (-reach, -reach // 2, 0, reach // 2, reach):
         x = rng.uniform(0.5, 1, (2, 9, 35)) * rng.choice([-1, 1], 35) * 2.0**exponent
         check_lrn(x.astype(dtype), 5, alpha, beta, k)
+
+
+@pytest.mark.parametrize("beta", [0.5, 0.75, 1.0, 0.9])
+@pytest.mark.parametrize("size, alpha, k, low, high", [
+    (1, 1e-45, 0.0, 1e16, 1e19), (3, 3e-45, 0.0, 1e-20, 1e19), (1, -1.0, 1.0, 0.9998, 0.9999),
+    (1, 1.0, -1.0, 1.0001, 1.001), (3, 1.0, -1.0, 10.0, 1e4), (3, 1e-4, -1.0, 1e3, 1e20)])
+def test_local_response_norm_that_float32_cannot_carry(cpu, size, alpha, k, low, high, beta, rng):
+    """An alpha that float32 rounds, and sums that cancel."""
+    for shape, axis in (((2, 9, 35), 1), ((2, 35, 9), -1)):
+        x = np.exp(rng.uniform(np.log(low), np.log(high), shape)).astype(np.float32)
+        check_lrn(x * rng.choice(np.float32([-1, 1]), shape), size, alpha, beta, k, axis)
 
 
 @pytest.mark.parametrize("dtype", zoo.DTYPES)

@@ -1,6 +1,8 @@
 """Every bad call ends in the right exception, which names the argument; nothing changes."""
 
 import inspect
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -411,3 +413,43 @@ def test_random_layers(features, kwargs, x):
         layer(x())
     except (TypeError, ValueError, Boom):
         assert snapshot(arrays) == before
+
+
+RESHAPED = """
+import sys, threading, warnings
+import numpy as np, normc
+
+warnings.simplefilter("ignore")
+sys.setswitchinterval(1e-5)
+arrays = {"x": np.random.rand(20000, 64), "out": np.zeros((20000, 64)),
+          "where": np.ones((20000, 64), bool)}
+victim, done = arrays[sys.argv[1]], False
+x = arrays.pop("x")
+given = {name: a for name, a in arrays.items() if a is victim}
+
+def reshape():
+    while not done:
+        victim.shape = 64, 20000
+        victim.shape = 20000, 64
+
+thread = threading.Thread(target=reshape)
+thread.start()
+try:
+    for _ in range(100):
+        for norm in (normc.layer_norm, normc.standardize, normc.rms_norm, normc.relu):
+            try:
+                norm(x, **({} if norm is normc.relu and "where" in given else given))
+            except ValueError:
+                pass
+finally:
+    done = True
+    thread.join()
+"""
+
+
+@pytest.mark.parametrize("victim", ["x", "out", "where"])
+def test_an_array_reshaped_by_another_thread(victim):
+    """The call computes with the shape it found, or refuses the array; it never crashes."""
+    done = subprocess.run([sys.executable, "-c", RESHAPED, victim], capture_output=True, text=True,
+                          timeout=60)
+    assert done.returncode == 0, (done.returncode, done.stderr[-2000:])

@@ -438,3 +438,25 @@ def assert_sample(name, y, exact, x, args, kwargs):
     if dtype in ("float16", "bfloat16"):
         allowed = allowed + bound.ulp(exact, dtype) * (0.5 + 2.0**-8)
     bound.assert_within(y, exact, allowed)
+
+
+def test_flush_to_zero_is_set_aside_and_put_back(rng):
+    """Subnormals are numbers to normc even where the caller's arithmetic flushes them."""
+    x = (rng.normal(size=(5, 37)) * 1e-40).astype(np.float32)
+    calls = [lambda x: normc.layer_norm(x, eps=0), lambda x: normc.standardize(x, 0),
+             lambda x: normc.batch_norm(x, training=True, eps=0), normc.leaky_relu, normc.relu,
+             lambda x: normc.prelu(x, 0.5), lambda x: normc.local_response_norm(x[None], 3, k=2)]
+    plain = [call(x) for call in calls]
+    assert all(y.any() for y in plain)
+    results, flushed = [], []
+    if not torch.set_flush_denormal(True):
+        pytest.skip("torch cannot set flush-to-zero on this machine")
+    try:
+        for call in calls:
+            results.append(call(x))
+            flushed.append(not (x[0] * np.float32(0.5)).any())
+    finally:
+        torch.set_flush_denormal(False)
+    assert all(flushed)
+    for got, expected in zip(results, plain, strict=True):
+        assert_same_bits(got, expected)

@@ -59,6 +59,24 @@ int parse(const Signature *s, const char *function, PyObject *const *args, Py_ss
     return 0;
 }
 
+void name_argument(const char *name)
+{
+    PyObject *type, *cause, *trace;
+    if (!PyErr_ExceptionMatches(PyExc_TypeError) && !PyErr_ExceptionMatches(PyExc_ValueError))
+        return;
+    PyErr_Fetch(&type, &cause, &trace);
+    PyErr_NormalizeException(&type, &cause, &trace);
+    PyObject *kind =
+        PyErr_GivenExceptionMatches(type, PyExc_TypeError) ? PyExc_TypeError : PyExc_ValueError;
+    PyErr_Format(kind, "%s: %S", name, cause);
+    Py_XDECREF(type);
+    Py_XDECREF(trace);
+    PyErr_Fetch(&type, &kind, &trace);
+    PyErr_NormalizeException(&type, &kind, &trace);
+    PyException_SetCause(kind, cause);
+    PyErr_Restore(type, kind, trace);
+}
+
 static int wrong_type(const char *name, const char *expected, PyObject *o)
 {
     PyErr_Format(PyExc_TypeError, "%s must be %s, not %s", name, expected, Py_TYPE(o)->tp_name);
@@ -93,7 +111,8 @@ int as_double(PyObject *o, const char *name, double *value)
     if (PyErr_ExceptionMatches(PyExc_OverflowError)) {
         PyErr_Clear();
         PyErr_Format(PyExc_ValueError, "%s must fit a double, but got %R", name, o);
-    }
+    } else
+        name_argument(name);
     return -1;
 }
 
@@ -122,7 +141,10 @@ int as_size(PyObject *o, const char *name, Py_ssize_t *value)
     if (!PyIndex_Check(o))
         return wrong_type(name, "an integer", o);
     *value = PyNumber_AsSsize_t(o, NULL);
-    return *value == -1 && PyErr_Occurred() ? -1 : 0;
+    if (*value != -1 || !PyErr_Occurred())
+        return 0;
+    name_argument(name);
+    return -1;
 }
 
 int as_bool(PyObject *o, const char *name, int *value)

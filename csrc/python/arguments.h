@@ -8,6 +8,9 @@
 int parse(const Signature *, const char *function, PyObject *const *args, Py_ssize_t nargs,
           PyObject *kwnames, PyObject **values);
 
+/* Raises the same kind of error anew, with the argument's name and the first one as its cause. */
+void name_argument(const char *name);
+
 /* 0, or -1 with an exception set. May run Python code, so all of them come before the checks. */
 int as_double(PyObject *, const char *name, double *);
 int as_finite(PyObject *, const char *name, double *);

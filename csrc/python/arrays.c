@@ -1,5 +1,7 @@
 #include "arrays.h"
 
+#include "arguments.h"
+
 #define FLOATING "float16, bfloat16, float32 or float64"
 
 /* bfloat16 is ml_dtypes', known by its type object alone; it need never be imported here. */
@@ -54,7 +56,7 @@ PyObject *shape_tuple(PyArrayObject *array)
 
 void operands_init(Operands *o, State *state)
 {
-    memset(o, 0, offsetof(Operands, where_steps));
+    memset(o, 0, offsetof(Operands, shape));
     o->state = state;
 }
 
@@ -74,25 +76,6 @@ static PyArrayObject *base_array(PyArrayObject *array)
         return array;
     }
     return (PyArrayObject *)PyArray_View(array, NULL, &PyArray_Type);
-}
-
-/* Raises the same kind of error anew, with the argument's name and the first one as its cause. */
-static void name_argument(const char *name)
-{
-    PyObject *type, *cause, *trace;
-    if (!PyErr_ExceptionMatches(PyExc_TypeError) && !PyErr_ExceptionMatches(PyExc_ValueError))
-        return;
-    PyErr_Fetch(&type, &cause, &trace);
-    PyErr_NormalizeException(&type, &cause, &trace);
-    PyObject *kind =
-        PyErr_GivenExceptionMatches(type, PyExc_TypeError) ? PyExc_TypeError : PyExc_ValueError;
-    PyErr_Format(kind, "%s: %S", name, cause);
-    Py_XDECREF(type);
-    Py_XDECREF(trace);
-    PyErr_Fetch(&type, &kind, &trace);
-    PyErr_NormalizeException(&type, &kind, &trace);
-    PyException_SetCause(kind, cause);
-    PyErr_Restore(type, kind, trace);
 }
 
 /* Any array-like as a base-class ndarray of whatever dtype. */
@@ -228,6 +211,22 @@ int mask_convert(Operands *o, PyObject *x, int takes_where)
     if (!PyArray_Check(x) || PyArray_CheckExact(x))
         return 0;
     return join_mask(x, &o->where) < 0 || (!takes_where && drop_mask(o) < 0) ? -1 : 0;
+}
+
+int refuse_changed(const char *name)
+{
+    PyErr_Format(PyExc_ValueError, "%s has changed its dtype or shape during the call", name);
+    return -1;
+}
+
+int shape_note(Operands *o)
+{
+    if (dtype_of(o->state, o->x) != (int)o->t.dtype)
+        return refuse_changed("x");
+    o->t.ndim = PyArray_NDIM(o->x);
+    memcpy(o->shape, PyArray_DIMS(o->x), (size_t)o->t.ndim * sizeof *o->shape);
+    o->t.shape = (const ptrdiff_t *)o->shape;
+    return 0;
 }
 
 int parameter_convert(State *state, PyObject *o, const char *name, PyArrayObject **array)

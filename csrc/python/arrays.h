@@ -13,6 +13,8 @@ typedef struct {
     int writes, given;            /* there is a y; it is the caller's */
     PyObject *result;             /* y as the caller gets it: `out` itself if it was given */
     Tensors t;
+    /* What t points at: another thread may reshape the arrays themselves at any time. */
+    npy_intp shape[MAXD], x_steps[MAXD], y_steps[MAXD];
     npy_intp where_steps[MAXD]; /* broadcast to x; only where t.mask is set */
 } Operands;
 
@@ -26,6 +28,8 @@ int where_convert(Operands *, PyObject *); /* None: no mask */
 int out_convert(Operands *, PyObject *);   /* None: y is to be made. Not called: there is none */
 /* Then the mask of x, if it is a masked array, joins `where`; without one it may hide nothing. */
 int mask_convert(Operands *, PyObject *x, int takes_where);
+/* Last: notes t.ndim and t.shape, which all checks go by; placing refuses x if it has changed. */
+int shape_note(Operands *);
 /* A parameter; None: *array stays NULL. */
 int parameter_convert(State *, PyObject *, const char *name, PyArrayObject **array);
 /* Any ndarray of a supported floating dtype, as its base class; the memory is the caller's. */
@@ -34,8 +38,9 @@ int shared_convert(State *, PyObject *, const char *name, PyArrayObject **array)
 /* Then, once the shapes have been checked: broadcasts the mask, checks or makes y, and copies
  * inputs that share memory with it. No Python code runs here or below. */
 int operands_place(Operands *);
-/* The parameter's elements in C order and in the arithmetic type; NULL for none. */
-int parameter_place(const Operands *, PyArrayObject **array, const void **data);
+/* The parameter's n elements in C order and in the arithmetic type; NULL for none. */
+int parameter_place(const Operands *, const char *name, npy_intp n, PyArrayObject **array,
+                    const void **data);
 
 /* The core's name of an array's dtype, -1 if it has none. */
 int dtype_of(State *, PyArrayObject *);
@@ -44,6 +49,8 @@ int share_memory(const State *, PyArrayObject *, PyArrayObject *);
 /* The same dtype in native byte order, a new reference. */
 PyArray_Descr *native_descr(const State *, Dtype);
 PyObject *shape_tuple(PyArrayObject *);
+/* ValueError: Python code or another thread has retyped or reshaped it in mid-call; -1. */
+int refuse_changed(const char *name);
 
 /* Below this many bytes, dropping the GIL costs more than it gives. */
 enum { GIL_BYTES = 32768 };

@@ -43,9 +43,18 @@ static int lend(const BatchNorm *bn, int which, PyArrayObject **array)
     return own ? shared_convert(bn->state, own, array_names[which], array) : 0;
 }
 
-/* The layer as it stands now; other threads may change it while the norm is computed. *tracked: the
- * counter if this call is to be counted, else NULL. */
-static int snapshot(const BatchNorm *bn, Call *c, PyArrayObject **tracked)
+/* The counter is no place for out. */
+static int counter_check(const Call *c, PyArrayObject *tracked)
+{
+    const int shared = tracked && c->o.y ? share_memory(c->o.state, tracked, c->o.y) : 0;
+    if (shared > 0)
+        PyErr_SetString(PyExc_ValueError, "num_batches_tracked and out must not share memory");
+    return shared ? -1 : 0;
+}
+
+/* The layer as it stands now; other threads may change it while the norm is computed. *counts: is
+ * this call to be counted? */
+static int snapshot(const BatchNorm *bn, Call *c, PyArrayObject **tracked, int *counts)
 {
     const int training = bn->training && !bn->frozen, track = bn->track_running_stats;
     c->use_batch = training || !(bn->objects[RUNNING_MEAN] || bn->objects[RUNNING_VAR]);
@@ -53,12 +62,11 @@ static int snapshot(const BatchNorm *bn, Call *c, PyArrayObject **tracked)
     c->momentum = bn->cumulative ? 0 : bn->momentum;
     c->job.eps = bn->eps;
     c->job.correction = bn->correction;
-    if (training && track && bn->objects[TRACKED]) {
-        *tracked = (PyArrayObject *)Py_NewRef(bn->objects[TRACKED]);
-        if (!PyArray_ISWRITEABLE(*tracked)) {
-            PyErr_SetString(PyExc_ValueError, "num_batches_tracked is read-only");
-            return -1;
-        }
+    *tracked = (PyArrayObject *)Py_XNewRef(bn->objects[TRACKED]);
+    *counts = training && track && *tracked;
+    if (*counts && !PyArray_ISWRITEABLE(*tracked)) {
+        PyErr_SetString(PyExc_ValueError, "num_batches_tracked is read-only");
+        return -1;
     }
     if (lend(bn, WEIGHT, &c->weight) < 0 || lend(bn, BIAS, &c->bias) < 0)
         return -1;
@@ -72,8 +80,8 @@ static int snapshot(const BatchNorm *bn, Call *c, PyArrayObject **tracked)
 static int has_news(const Call *c)
 {
     if (!c->update)
-        return PyArray_SIZE(c->o.x) > 0;
-    for (npy_intp i = 0; i < PyArray_DIM(c->running.mean, 0); i++)
+        return PyArray_MultiplyList(c->o.shape, c->o.t.ndim) > 0;
+    for (npy_intp i = 0; i < c->running.mean_at.n; i++)
         if (!c->job.channels[i].keep)
             return 1;
     return 0;
@@ -98,14 +106,15 @@ static PyObject *batchnorm_call(PyObject *self, PyObject *const *args, size_t na
     const char *name = Py_TYPE(self)->tp_name;
     PyObject *result = NULL;
     PyArrayObject *tracked = NULL;
+    int counts;
     Call c;
     if (!bn->ready)
         return PyErr_Format(PyExc_RuntimeError, "%s.__init__() has not been called", name);
     call_init(&c, bn->state, BATCH);
     if (call_convert(&c, LAYER_CALL, name, args, PyVectorcall_NARGS(nargsf), kwnames) == 0 &&
-        snapshot(bn, &c, &tracked) == 0 && rank_check(bn, PyArray_NDIM(c.o.x)) == 0 &&
-        channels_check(&c) == 0 && norm_compute(&c) == 0)
-        result = publish(bn, &c, tracked);
+        snapshot(bn, &c, &tracked, &counts) == 0 && rank_check(bn, c.o.t.ndim) == 0 &&
+        channels_check(&c) == 0 && counter_check(&c, tracked) == 0 && norm_compute(&c) == 0)
+        result = publish(bn, &c, counts ? tracked : NULL);
     Py_XDECREF(tracked);
     call_clear(&c);
     return result;
@@ -139,6 +148,9 @@ static PyArrayObject *as_counter(PyObject *value)
     Py_ssize_t count;
     if (as_size(value, array_names[TRACKED], &count) < 0)
         return NULL;
+    if (count == PY_SSIZE_T_MAX || count == PY_SSIZE_T_MIN) /* clipped, or about to overflow */
+        return (PyArrayObject *)PyErr_Format(
+            PyExc_ValueError, "num_batches_tracked must fit an int64, but got %S", value);
     PyObject *array = PyArray_SimpleNew(0, NULL, NPY_INT64);
     if (array)
         *(int64_t *)PyArray_DATA((PyArrayObject *)array) = count;
@@ -300,9 +312,15 @@ static int batchnorm_init(PyObject *self, PyObject *args, PyObject *Py_UNUSED(ke
         as_size(axis, "axis", &new.axis) < 0 ||
         as_correction(correction, "correction", &new.correction) < 0)
         return -1;
-    if (new.num_features < 0) {
-        PyErr_Format(PyExc_ValueError, "num_features must be non-negative, but got %zd",
-                     new.num_features);
+    if (PyBool_Check(num_features)) {
+        PyErr_SetString(PyExc_TypeError, "num_features must be an integer, not bool");
+        return -1;
+    }
+    if (new.num_features < 0 || new.num_features > PY_SSIZE_T_MAX / 8) {
+        PyErr_Format(PyExc_ValueError,
+                     "num_features must be non-negative, and no more than an array can hold, but "
+                     "got %S",
+                     num_features);
         return -1;
     }
     new.cumulative = momentum == Py_None;

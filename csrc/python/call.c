@@ -19,6 +19,9 @@ void call_clear(Call *c)
     Py_XDECREF(c->var_weight);
     Py_XDECREF(c->running.mean);
     Py_XDECREF(c->running.var);
+    Py_XDECREF(c->moments);
+    for (int i = 0; i < FIELDS; i++)
+        Py_XDECREF(c->fields[i]);
     PyMem_Free(c->given);
     PyMem_Free(c->job.channels);
     PyMem_Free(c->job.moments);
@@ -42,15 +45,14 @@ int vector_check(PyArrayObject *array, const char *name, npy_intp n)
  * shape. */
 static int batch_size_check(const Call *c)
 {
-    PyArrayObject *x = c->o.x;
+    const npy_intp *dims = c->o.shape, size = PyArray_MultiplyList(dims, c->o.t.ndim);
     const int instance = c->job.kind == INSTANCE;
-    npy_intp groups = PyArray_DIM(x, c->job.axis);
+    npy_intp groups = dims[c->job.axis];
     if (instance)
-        groups *= PyArray_DIM(x, c->job.axis == 0);
-    if (!c->use_batch || c->job.kind == GROUP || c->o.where || PyArray_SIZE(x) == 0 ||
-        PyArray_SIZE(x) > groups)
+        groups *= dims[c->job.axis == 0];
+    if (!c->use_batch || c->job.kind == GROUP || c->o.where || size == 0 || size > groups)
         return 0;
-    PyObject *shape = shape_tuple(x);
+    PyObject *shape = PyArray_IntTupleFromIntp(c->o.t.ndim, dims);
     if (shape)
         PyErr_Format(PyExc_ValueError, "Expected more than 1 %s when training, got input size %R",
                      instance ? "spatial element" : "value per channel", shape);
@@ -84,20 +86,20 @@ static int running_use_check(const Call *c)
 
 int channels_check(Call *c)
 {
-    PyArrayObject *x = c->o.x;
-    const int nothing = PyArray_NDIM(x) == 1 && PyArray_SIZE(x) == 0; /* as torch: no channels */
-    if (PyArray_NDIM(x) < 2 && !nothing) {
-        PyObject *shape = shape_tuple(x);
+    const int ndim = c->o.t.ndim;
+    const int nothing = ndim == 1 && c->o.shape[0] == 0; /* as torch: no channels */
+    if (ndim < 2 && !nothing) {
+        PyObject *shape = PyArray_IntTupleFromIntp(ndim, c->o.shape);
         if (shape)
             PyErr_Format(PyExc_ValueError,
                          "Expected at least 2 dimensions (N, C, *) for x but received %d, shape %R",
-                         PyArray_NDIM(x), shape);
+                         ndim, shape);
         Py_XDECREF(shape);
         return -1;
     }
-    if (place_axis(c->o.state, nothing ? 0 : c->channel_axis, PyArray_NDIM(x), &c->job.axis) < 0)
+    if (place_axis(c->o.state, nothing ? 0 : c->channel_axis, ndim, &c->job.axis) < 0)
         return -1;
-    const npy_intp channels = PyArray_DIM(x, c->job.axis);
+    const npy_intp channels = c->o.shape[c->job.axis];
     if (running_use_check(c) < 0 || vector_check(c->running.mean, "running_mean", channels) < 0 ||
         vector_check(c->running.var, "running_var", channels) < 0 ||
         vector_check(c->weight, "weight", channels) < 0 ||
@@ -113,10 +115,10 @@ static npy_intp kept_shape(const Call *c, npy_intp *shape)
     const Job *job = &c->job;
     const int named = job->kind == LAYER || job->kind == RMS, first = job->axis == 0;
     npy_intp groups = 1;
-    for (int i = 0; i < PyArray_NDIM(c->o.x); i++) {
+    for (int i = 0; i < c->o.t.ndim; i++) {
         const int kept =
             named ? !c->reduce[i] : i == job->axis || (job->kind != BATCH && i == first);
-        shape[i] = kept ? PyArray_DIM(c->o.x, i) : 1;
+        shape[i] = kept ? c->o.shape[i] : 1;
         if (job->kind == GROUP && i == job->axis)
             shape[i] = job->num_groups;
         groups *= shape[i];
@@ -124,16 +126,38 @@ static npy_intp kept_shape(const Call *c, npy_intp *shape)
     return groups;
 }
 
-static int statistics_place(Call *c)
+/* Moments of zeros, to be filled: all they need is allocated before anything is written. */
+static int moments_make(Call *c)
 {
     npy_intp shape[MAXD];
+    const npy_intp groups = kept_shape(c, shape);
+    if ((c->job.moments = PyMem_New(Moment, groups)) == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    for (int i = 0; i < FIELDS; i++)
+        if ((c->fields[i] = (PyArrayObject *)PyArray_ZEROS(
+                 c->o.t.ndim, shape, i == COUNT ? NPY_INT64 : NPY_DOUBLE, 0)) == NULL)
+            return -1;
+    PyObject *args = PyTuple_Pack(3, c->fields[COUNT], c->fields[MEAN], c->fields[M2]);
+    PyObject *keywords = Py_BuildValue("{sOss}", "mean_lo", c->fields[MEAN_LO], "about",
+                                       c->job.kind == RMS ? "zero" : "mean");
+    if (args && keywords)
+        c->moments = PyObject_Call(c->o.state->moments, args, keywords);
+    Py_XDECREF(args);
+    Py_XDECREF(keywords);
+    return c->moments ? 0 : -1;
+}
+
+static int statistics_place(Call *c)
+{
     Job *job = &c->job;
-    const size_t channels = c->running.mean ? (size_t)PyArray_DIM(c->running.mean, 0) : 0;
+    const size_t channels = c->running.mean ? (size_t)c->running.mean_at.n : 0;
     int short_of_memory = 0;
     if (c->running.mean && !c->use_batch) {
         if ((c->given = PyMem_New(double, 2 * channels)) != NULL) {
-            running_read(c->o.state, c->running.mean, c->given);
-            running_read(c->o.state, c->running.var, c->given + channels);
+            vector_read(&c->running.mean_at, c->given);
+            vector_read(&c->running.var_at, c->given + channels);
             job->given_mean = c->given;
             job->given_var = c->given + channels;
         }
@@ -141,16 +165,27 @@ static int statistics_place(Call *c)
     }
     if (c->update)
         short_of_memory |= (job->channels = PyMem_New(ChannelStat, channels)) == NULL;
-    if (c->return_moments)
-        short_of_memory |= (job->moments = PyMem_New(Moment, kept_shape(c, shape))) == NULL;
     return short_of_memory ? -1 : 0;
+}
+
+/* How many elements a weight or bias has. */
+static npy_intp parameter_size(const Call *c)
+{
+    npy_intp n = 1;
+    if (c->job.kind != LAYER && c->job.kind != RMS)
+        return c->o.shape[c->job.axis];
+    for (int i = 0; i < c->o.t.ndim; i++)
+        n *= c->reduce[i] ? c->o.shape[i] : 1;
+    return n;
 }
 
 int norm_compute(Call *c)
 {
     Operands *o = &c->o;
-    if (operands_place(o) < 0 || parameter_place(o, &c->weight, &c->job.weight) < 0 ||
-        parameter_place(o, &c->bias, &c->job.bias) < 0)
+    const npy_intp n = parameter_size(c);
+    if ((c->return_moments && moments_make(c) < 0) || operands_place(o) < 0 ||
+        parameter_place(o, "weight", n, &c->weight, &c->job.weight) < 0 ||
+        parameter_place(o, "bias", n, &c->bias, &c->job.bias) < 0)
         return -1;
     int failed = statistics_place(c);
     if (!failed) {
@@ -164,15 +199,13 @@ int norm_compute(Call *c)
     return failed;
 }
 
-enum { COUNT, MEAN, M2, MEAN_LO, FIELDS };
-
-static void fill_moments(const Moment *m, npy_intp groups, PyObject *const *fields)
+static void fill_moments(const Call *c)
 {
-    int64_t *count = PyArray_DATA((PyArrayObject *)fields[COUNT]);
-    double *mean = PyArray_DATA((PyArrayObject *)fields[MEAN]);
-    double *m2 = PyArray_DATA((PyArrayObject *)fields[M2]);
-    double *lo = PyArray_DATA((PyArrayObject *)fields[MEAN_LO]);
-    for (npy_intp i = 0; i < groups; i++) {
+    const Moment *m = c->job.moments;
+    int64_t *count = PyArray_DATA(c->fields[COUNT]);
+    double *mean = PyArray_DATA(c->fields[MEAN]), *m2 = PyArray_DATA(c->fields[M2]);
+    double *lo = PyArray_DATA(c->fields[MEAN_LO]);
+    for (npy_intp i = 0; i < PyArray_SIZE(c->fields[COUNT]); i++) {
         count[i] = (int64_t)m[i].count;
         mean[i] = m[i].hi;
         m2[i] = m[i].m2;
@@ -180,40 +213,16 @@ static void fill_moments(const Moment *m, npy_intp groups, PyObject *const *fiel
     }
 }
 
-static PyObject *moments_object(const Call *c)
-{
-    npy_intp shape[MAXD];
-    const npy_intp groups = kept_shape(c, shape);
-    PyObject *fields[FIELDS] = {NULL}, *args = NULL, *keywords = NULL, *object = NULL;
-    for (int i = 0; i < FIELDS; i++)
-        if ((fields[i] = PyArray_SimpleNew(PyArray_NDIM(c->o.x), shape,
-                                           i == COUNT ? NPY_INT64 : NPY_DOUBLE)) == NULL)
-            goto out;
-    fill_moments(c->job.moments, groups, fields);
-    args = PyTuple_Pack(3, fields[COUNT], fields[MEAN], fields[M2]);
-    keywords = Py_BuildValue("{sOss}", "mean_lo", fields[MEAN_LO], "about",
-                             c->job.kind == RMS ? "zero" : "mean");
-    if (args && keywords)
-        object = PyObject_Call(c->o.state->moments, args, keywords);
-out:
-    for (int i = 0; i < FIELDS; i++)
-        Py_XDECREF(fields[i]);
-    Py_XDECREF(args);
-    Py_XDECREF(keywords);
-    return object;
-}
-
 PyObject *norm_finish(Call *c)
 {
-    PyObject *moments = NULL, *result = NULL;
-    if (c->return_moments && (moments = moments_object(c)) == NULL)
-        return NULL;
+    PyObject *result;
+    if (c->return_moments)
+        fill_moments(c);
     if (c->return_moments && c->o.writes)
-        result = PyTuple_Pack(2, c->o.result, moments);
+        result = PyTuple_Pack(2, c->o.result, c->moments);
     else
-        result = Py_NewRef(moments ? moments : c->o.result);
-    Py_XDECREF(moments);
+        result = Py_NewRef(c->return_moments ? c->moments : c->o.result);
     if (result && c->update)
-        running_publish(c->o.state, &c->running, c->job.channels, c->momentum);
+        running_publish(&c->running, c->job.channels, c->momentum);
     return result;
 }

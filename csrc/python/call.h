@@ -5,16 +5,30 @@
 #include "arrays.h"
 #include "norm.h"
 
-/* The running statistics, as the caller's own arrays; both NULL: none. */
+/* A 1-d array as it lay when it was checked. */
+typedef struct {
+    char *data;
+    npy_intp n, step;
+    Dtype dtype;
+    int swapped;
+} Vector;
+
+/* The running statistics, as the caller's own arrays, both NULL: none; and as running_check took
+ * them. */
 typedef struct {
     PyArrayObject *mean, *var;
+    Vector mean_at, var_at;
 } Running;
+
+enum { COUNT, MEAN, M2, MEAN_LO, FIELDS }; /* of Moments */
 
 /* All that a parameter may set. Arrays are owned. */
 typedef struct {
     Operands o;
     PyArrayObject *weight, *bias, *mean_weight, *var_weight;
     Running running;
+    PyObject *moments; /* class Moments, on `fields`, which are filled at the end; or NULL */
+    PyArrayObject *fields[FIELDS];
     Job job;
     Window window;
     Bend bend;
@@ -43,9 +57,12 @@ int norm_compute(Call *);
 /* Publishes the running statistics; the result, (y, Moments) or, without y, Moments. */
 PyObject *norm_finish(Call *);
 
-/* running.c: refuses arrays that cannot be updated, or that share memory with other operands. */
-int running_check(const Call *);
-void running_read(State *, PyArrayObject *, double *values);
+/* running.c. Of an array that has passed vector_check. */
+int vector_take(State *, PyArrayObject *, const char *name, Vector *);
+void vector_read(const Vector *, double *values);
+/* Takes the running statistics; refuses arrays that cannot be updated, or that share memory with
+ * other operands. */
+int running_check(Call *);
 /* (1 - momentum) * old + momentum * batch */
-void running_publish(State *, const Running *, const ChannelStat *, double momentum);
+void running_publish(const Running *, const ChannelStat *, double momentum);
 #endif

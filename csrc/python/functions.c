@@ -13,11 +13,11 @@ static PyObject *sizes_list(const npy_intp *sizes, int n)
     return list;
 }
 
-static int refuse_shape(PyArrayObject *x, const Sizes *shape)
+static int refuse_shape(const Operands *o, const Sizes *shape)
 {
     PyObject *list = sizes_list(shape->values, shape->n);
     PyObject *text = list ? PyObject_Repr(list) : NULL;
-    PyObject *given = sizes_list(PyArray_DIMS(x), PyArray_NDIM(x));
+    PyObject *given = sizes_list(o->shape, o->t.ndim);
     if (text && given)
         PyErr_Format(
             PyExc_ValueError,
@@ -31,15 +31,14 @@ static int refuse_shape(PyArrayObject *x, const Sizes *shape)
 
 static int trailing_axes(Call *c, const Sizes *shape)
 {
-    PyArrayObject *x = c->o.x;
-    const int first = PyArray_NDIM(x) - shape->n;
+    const int first = c->o.t.ndim - shape->n;
     if (shape->n == 0) {
         PyErr_SetString(PyExc_ValueError, "Expected normalized_shape to be at least 1-dimensional, "
                                           "but got normalized_shape = []");
         return -1;
     }
-    if (first < 0 || !PyArray_CompareLists(PyArray_DIMS(x) + first, shape->values, shape->n))
-        return refuse_shape(x, shape);
+    if (first < 0 || !PyArray_CompareLists(c->o.shape + first, shape->values, shape->n))
+        return refuse_shape(&c->o, shape);
     memset(c->reduce, 0, (size_t)first);
     memset(c->reduce + first, 1, (size_t)shape->n);
     return 0;
@@ -52,9 +51,9 @@ static int reduced_check(const Call *c, PyArrayObject *array, const char *name)
     int n = 0;
     if (array == NULL)
         return 0;
-    for (int i = 0; i < PyArray_NDIM(c->o.x); i++)
+    for (int i = 0; i < c->o.t.ndim; i++)
         if (c->reduce[i])
-            shape[n++] = PyArray_DIM(c->o.x, i);
+            shape[n++] = c->o.t.shape[i];
     if (PyArray_NDIM(array) == n && PyArray_CompareLists(PyArray_DIMS(array), shape, n))
         return 0;
     PyObject *given = sizes_list(PyArray_DIMS(array), PyArray_NDIM(array));
@@ -78,9 +77,8 @@ static int shape_check(Call *c)
         PyErr_SetString(PyExc_ValueError, "normalized_shape and axis cannot both be given");
         return -1;
     }
-    const int status = shape->n >= 0
-                           ? trailing_axes(c, shape)
-                           : place_axes(c->o.state, axes, PyArray_NDIM(c->o.x), c->reduce);
+    const int status = shape->n >= 0 ? trailing_axes(c, shape)
+                                     : place_axes(c->o.state, axes, c->o.t.ndim, c->reduce);
     if (status < 0 || reduced_check(c, c->weight, "weight") < 0)
         return -1;
     return reduced_check(c, c->bias, "bias");
@@ -88,7 +86,7 @@ static int shape_check(Call *c)
 
 static int axes_check(Call *c)
 {
-    return place_axes(c->o.state, &c->axes, PyArray_NDIM(c->o.x), c->reduce);
+    return place_axes(c->o.state, &c->axes, c->o.t.ndim, c->reduce);
 }
 
 static int moments_check(Call *c)
@@ -103,15 +101,14 @@ static int groups_check(Call *c)
 {
     if (channels_check(c) < 0)
         return -1;
-    PyArrayObject *x = c->o.x;
-    const npy_intp channels = PyArray_DIM(x, c->job.axis), groups = c->job.num_groups;
+    const npy_intp channels = c->o.shape[c->job.axis], groups = c->job.num_groups;
     if (groups < 1) {
         PyErr_Format(PyExc_ValueError, "Expected num_groups to be greater than 0, got %zd", groups);
         return -1;
     }
     if (channels % groups == 0)
         return 0;
-    PyObject *shape = sizes_list(PyArray_DIMS(x), PyArray_NDIM(x));
+    PyObject *shape = sizes_list(c->o.shape, c->o.t.ndim);
     if (shape)
         PyErr_Format(
             PyExc_ValueError,
@@ -134,14 +131,18 @@ static int required_check(const PyArrayObject *array, const char *name)
 static int blend_check(Call *c)
 {
     Logits *l = &c->job.logits;
-    l->n = PyArray_NDIM(c->o.x) == 2 ? 2 : 3;
+    Vector mean, var;
+    l->n = c->o.t.ndim == 2 ? 2 : 3;
     if (required_check(c->mean_weight, "mean_weight") < 0 ||
         required_check(c->var_weight, "var_weight") < 0 || channels_check(c) < 0 ||
         vector_check(c->mean_weight, "mean_weight", l->n) < 0 ||
         vector_check(c->var_weight, "var_weight", l->n) < 0)
         return -1;
-    running_read(c->o.state, c->mean_weight, l->mean);
-    running_read(c->o.state, c->var_weight, l->var);
+    if (vector_take(c->o.state, c->mean_weight, "mean_weight", &mean) < 0 ||
+        vector_take(c->o.state, c->var_weight, "var_weight", &var) < 0)
+        return -1;
+    vector_read(&mean, l->mean);
+    vector_read(&var, l->var);
     return 0;
 }
 
@@ -161,7 +162,7 @@ static int no_check(Call *c)
 /* Of more than one slope, each is a channel's. */
 static int slopes_check(Call *c)
 {
-    PyArrayObject *weight = c->weight, *x = c->o.x;
+    PyArrayObject *weight = c->weight;
     if (required_check(weight, "weight") < 0)
         return -1;
     if (PyArray_NDIM(weight) > 1) {
@@ -173,14 +174,14 @@ static int slopes_check(Call *c)
     c->bend.nslope = PyArray_SIZE(weight);
     if (c->bend.nslope == 1)
         return 0;
-    if (place_axis(c->o.state, c->channel_axis, PyArray_NDIM(x), &c->bend.axis) < 0)
+    if (place_axis(c->o.state, c->channel_axis, c->o.t.ndim, &c->bend.axis) < 0)
         return -1;
-    if (c->bend.nslope == PyArray_DIM(x, c->bend.axis))
+    if (c->bend.nslope == c->o.shape[c->bend.axis])
         return 0;
     PyErr_Format(PyExc_ValueError,
                  "weight: Mismatch of parameter numbers and input channel size. Found parameter "
                  "numbers = %zd and channel size = %zd.",
-                 c->bend.nslope, PyArray_DIM(x, c->bend.axis));
+                 c->bend.nslope, c->o.shape[c->bend.axis]);
     return -1;
 }
 
@@ -217,14 +218,15 @@ static PyObject *leak(Call *c)
 
 static PyObject *bend_channels(Call *c)
 {
-    if (operands_place(&c->o) < 0 || parameter_place(&c->o, &c->weight, &c->bend.slope) < 0)
+    if (operands_place(&c->o) < 0 ||
+        parameter_place(&c->o, "weight", c->bend.nslope, &c->weight, &c->bend.slope) < 0)
         return NULL;
     return bend(c, -INFINITY);
 }
 
 static int window_check(Call *c)
 {
-    const int ndim = PyArray_NDIM(c->o.x);
+    const int ndim = c->o.t.ndim;
     Window *w = &c->window;
     if (ndim < 3) {
         PyErr_Format(PyExc_ValueError,

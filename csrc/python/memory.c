@@ -139,14 +139,23 @@ static int set_apart(PyArrayObject **array)
     return 0;
 }
 
-/* Bounds are enough here: a copy too many costs time only. */
-static int place_out(Operands *o)
+static void take_steps(PyArrayObject *array, npy_intp *steps)
 {
-    if (check_out(o) < 0)
-        return -1;
-    if (bounds_meet(o->x, o->y) && !in_place(o) && set_apart(&o->x) < 0)
-        return -1;
-    return o->where && bounds_meet(o->where, o->y) ? set_apart(&o->where) : 0;
+    memcpy(steps, PyArray_STRIDES(array), (size_t)PyArray_NDIM(array) * sizeof *steps);
+}
+
+/* x as it lies, if it still is what the checks have seen. */
+static int take_x(Operands *o)
+{
+    Tensors *t = &o->t;
+    if (PyArray_NDIM(o->x) != t->ndim || dtype_of(o->state, o->x) != (int)t->dtype ||
+        !PyArray_CompareLists(PyArray_DIMS(o->x), o->shape, t->ndim))
+        return refuse_changed("x");
+    take_steps(o->x, o->x_steps);
+    t->swapped = PyArray_ISBYTESWAPPED(o->x);
+    t->x = PyArray_BYTES(o->x);
+    t->xstep = (const ptrdiff_t *)o->x_steps;
+    return 0;
 }
 
 static int make_out(Operands *o)
@@ -167,6 +176,8 @@ static int broadcast_where(Operands *o)
 {
     const int extra = PyArray_NDIM(o->x) - PyArray_NDIM(o->where);
     int fits = extra >= 0;
+    if (PyArray_TYPE(o->where) != NPY_BOOL)
+        return refuse_changed("where");
     for (int i = 0; i < PyArray_NDIM(o->x) && fits; i++) {
         const int own = i >= extra;
         const npy_intp n = own ? PyArray_DIM(o->where, i - extra) : 1;
@@ -184,24 +195,31 @@ static int broadcast_where(Operands *o)
     return -1;
 }
 
+/* Copying may drop the GIL. Bounds are enough here: a copy too many costs time only. */
+static int set_inputs_apart(Operands *o)
+{
+    const int where_meets = o->where && bounds_meet(o->where, o->y);
+    if (bounds_meet(o->x, o->y) && !in_place(o) && (set_apart(&o->x) < 0 || take_x(o) < 0))
+        return -1;
+    return where_meets && (set_apart(&o->where) < 0 || broadcast_where(o) < 0) ? -1 : 0;
+}
+
 int operands_place(Operands *o)
 {
     Tensors *t = &o->t;
-    if (o->where && broadcast_where(o) < 0)
+    if (take_x(o) < 0 || (o->where && broadcast_where(o) < 0))
         return -1;
-    if (o->writes && (o->given ? place_out(o) : make_out(o)) < 0)
-        return -1;
-    if (o->where && o->given && broadcast_where(o) < 0) /* it may be a copy now */
-        return -1;
-    t->ndim = PyArray_NDIM(o->x);
-    t->swapped = PyArray_ISBYTESWAPPED(o->x);
-    t->shape = (const ptrdiff_t *)PyArray_DIMS(o->x);
-    t->x = PyArray_BYTES(o->x);
-    t->xstep = (const ptrdiff_t *)PyArray_STRIDES(o->x);
+    if (o->writes) {
+        if ((o->given ? check_out(o) : make_out(o)) < 0)
+            return -1;
+        take_steps(o->y, o->y_steps);
+        t->y = PyArray_BYTES(o->y);
+        t->ystep = (const ptrdiff_t *)o->y_steps;
+        if (o->given && set_inputs_apart(o) < 0)
+            return -1;
+    }
     t->mask = o->where ? PyArray_BYTES(o->where) : NULL;
     t->mstep = (const ptrdiff_t *)o->where_steps;
-    t->y = o->writes ? PyArray_BYTES(o->y) : NULL;
-    t->ystep = o->writes ? (const ptrdiff_t *)PyArray_STRIDES(o->y) : NULL;
     return 0;
 }
 
@@ -216,7 +234,7 @@ static PyArrayObject *arithmetic_copy(PyArrayObject *p, int arithmetic)
     if (copy == NULL || !narrows)
         return (PyArrayObject *)copy;
     char *data = PyArray_BYTES((PyArrayObject *)copy);
-    for (npy_intp i = 0; i < PyArray_SIZE(p); i++) {
+    for (npy_intp i = 0; i < PyArray_SIZE((PyArrayObject *)copy); i++) {
         double wide;
         memcpy(&wide, data + i * 8, 8);
         const float narrow = (float)wide;
@@ -225,12 +243,16 @@ static PyArrayObject *arithmetic_copy(PyArrayObject *p, int arithmetic)
     return (PyArrayObject *)copy;
 }
 
-int parameter_place(const Operands *o, PyArrayObject **array, const void **data)
+int parameter_place(const Operands *o, const char *name, npy_intp n, PyArrayObject **array,
+                    const void **data)
 {
+    const int arithmetic = o->t.dtype == F64 ? NPY_DOUBLE : NPY_FLOAT;
     *data = NULL;
     if (*array == NULL)
         return 0;
-    const int arithmetic = o->t.dtype == F64 ? NPY_DOUBLE : NPY_FLOAT;
+    if (PyArray_SIZE(*array) != n ||
+        (PyArray_TYPE(*array) != arithmetic && dtype_of(o->state, *array) < 0))
+        return refuse_changed(name);
     if (PyArray_TYPE(*array) != arithmetic || !PyArray_ISCARRAY_RO(*array) ||
         (o->given && bounds_meet(*array, o->y))) {
         PyArrayObject *copy = arithmetic_copy(*array, arithmetic);

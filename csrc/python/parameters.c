@@ -150,5 +150,5 @@ int call_convert(Call *c, SignatureId id, const char *function, PyObject *const 
     for (int i = 0; i < s->count; i++)
         if (s->parameters[i]->convert(c, values[i], s->parameters[i]) < 0)
             return -1;
-    return mask_convert(&c->o, values[0], c->takes_where);
+    return mask_convert(&c->o, values[0], c->takes_where) < 0 ? -1 : shape_note(&c->o);
 }

@@ -94,30 +94,37 @@ static void element_store(char *to, Dtype dtype, int swapped, double value)
     memcpy(to, &e, (size_t)itemsize(dtype));
 }
 
-void running_read(State *state, PyArrayObject *array, double *values)
+int vector_take(State *state, PyArrayObject *array, const char *name, Vector *v)
 {
-    const Dtype dtype = (Dtype)dtype_of(state, array);
-    for (npy_intp i = 0; i < PyArray_DIM(array, 0); i++)
-        values[i] = element_load(PyArray_GETPTR1(array, i), dtype, PyArray_ISBYTESWAPPED(array));
+    const int dtype = dtype_of(state, array);
+    if (dtype < 0)
+        return refuse_changed(name);
+    *v = (Vector){PyArray_DATA(array), PyArray_DIM(array, 0), PyArray_STRIDE(array, 0),
+                  (Dtype)dtype, PyArray_ISBYTESWAPPED(array)};
+    return 0;
 }
 
-static void publish_one(char *at, Dtype dtype, int swapped, double momentum, double batch)
+void vector_read(const Vector *v, double *values)
 {
-    const double old = element_load(at, dtype, swapped);
-    element_store(at, dtype, swapped, (1 - momentum) * old + momentum * batch);
+    for (npy_intp i = 0; i < v->n; i++)
+        values[i] = element_load(v->data + i * v->step, v->dtype, v->swapped);
+}
+
+static void publish_one(const Vector *v, npy_intp i, double momentum, double batch)
+{
+    char *at = v->data + i * v->step;
+    const double old = element_load(at, v->dtype, v->swapped);
+    element_store(at, v->dtype, v->swapped, (1 - momentum) * old + momentum * batch);
 }
 
 /* Nothing here can fail or run Python code, and the GIL is held: an update is whole. */
-void running_publish(State *state, const Running *r, const ChannelStat *stats, double momentum)
+void running_publish(const Running *r, const ChannelStat *stats, double momentum)
 {
-    const Dtype mean = (Dtype)dtype_of(state, r->mean), var = (Dtype)dtype_of(state, r->var);
-    for (npy_intp i = 0; i < PyArray_DIM(r->mean, 0); i++) {
+    for (npy_intp i = 0; i < r->mean_at.n; i++) {
         if (stats[i].keep)
             continue;
-        publish_one(PyArray_GETPTR1(r->mean, i), mean, PyArray_ISBYTESWAPPED(r->mean), momentum,
-                    stats[i].mean);
-        publish_one(PyArray_GETPTR1(r->var, i), var, PyArray_ISBYTESWAPPED(r->var), momentum,
-                    stats[i].var);
+        publish_one(&r->mean_at, i, momentum, stats[i].mean);
+        publish_one(&r->var_at, i, momentum, stats[i].var);
     }
 }
 
@@ -136,20 +143,32 @@ static int check_one(const Call *c, PyArrayObject *running, const char *name)
         PyErr_Format(PyExc_ValueError, "%s is to be updated, but is read-only", name);
         return -1;
     }
-    if (refuse_shared(c->o.state, running, name, c->o.x, "x") < 0 ||
-        refuse_shared(c->o.state, running, name, c->weight, "weight") < 0 ||
-        refuse_shared(c->o.state, running, name, c->bias, "bias") < 0)
-        return -1;
-    return refuse_shared(c->o.state, running, name, c->o.y, "out");
+    const struct {
+        PyArrayObject *array;
+        const char *name;
+    } others[] = {
+        {c->o.x, "x"},
+        {c->o.where, "where"},
+        {c->o.y, "out"},
+        {c->weight, "weight"},
+        {c->mean_weight, "mean_weight"},
+        {c->bias, "bias"},
+        {c->var_weight, "var_weight"},
+    };
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++)
+        if (refuse_shared(c->o.state, running, name, others[i].array, others[i].name) < 0)
+            return -1;
+    return 0;
 }
 
-int running_check(const Call *c)
+int running_check(Call *c)
 {
-    if (c->running.mean == NULL)
+    Running *r = &c->running;
+    if (r->mean == NULL)
         return 0;
-    if (check_one(c, c->running.mean, "running_mean") < 0 ||
-        check_one(c, c->running.var, "running_var") < 0)
+    if (vector_take(c->o.state, r->mean, "running_mean", &r->mean_at) < 0 ||
+        vector_take(c->o.state, r->var, "running_var", &r->var_at) < 0 ||
+        check_one(c, r->mean, "running_mean") < 0 || check_one(c, r->var, "running_var") < 0)
         return -1;
-    return refuse_shared(c->o.state, c->running.mean, "running_mean", c->running.var,
-                         "running_var");
+    return refuse_shared(c->o.state, r->mean, "running_mean", r->var, "running_var");
 }
