@@ -224,7 +224,8 @@ int shape_note(Operands *o)
     if (dtype_of(o->state, o->x) != (int)o->t.dtype)
         return refuse_changed("x");
     o->t.ndim = PyArray_NDIM(o->x);
-    memcpy(o->shape, PyArray_DIMS(o->x), (size_t)o->t.ndim * sizeof *o->shape);
+    for (int i = 0; i < o->t.ndim; i++) /* no memcpy: of no axes there is no address */
+        o->shape[i] = PyArray_DIM(o->x, i);
     o->t.shape = (const ptrdiff_t *)o->shape;
     return 0;
 }

@@ -141,7 +141,8 @@ static int set_apart(PyArrayObject **array)
 
 static void take_steps(PyArrayObject *array, npy_intp *steps)
 {
-    memcpy(steps, PyArray_STRIDES(array), (size_t)PyArray_NDIM(array) * sizeof *steps);
+    for (int i = 0; i < PyArray_NDIM(array); i++)
+        steps[i] = PyArray_STRIDE(array, i);
 }
 
 /* x as it lies, if it still is what the checks have seen. */
