@@ -61,11 +61,13 @@ class Layer:
     """What all layers share: modes, state, copies, repr.
 
     It comes before the class that holds the fields, whose ``__init__`` takes ``_config()``. A layer
-    names its arrays in ``_parameters`` and ``_buffers``; those that are None do not count.
+    names its arrays in ``_parameters`` and ``_buffers``, of which those that are None do not count,
+    and its other fields in ``_settings``.
     """
 
     _parameters = ()
     _buffers = ()
+    _settings = ()
 
     def train(self, mode=True):
         """Sets training mode, or with False evaluation; returns the layer."""
@@ -156,17 +158,16 @@ class Layer:
         return f"{type(self).__name__}({self.extra_repr()})"
 
     def __reduce__(self):
-        state = {"config": self._config(), "arrays": dict(self._arrays()), "dict": vars(self),
-                 "training": self.training, "frozen": self.frozen}
+        names = (*self._settings, *self._parameters, *self._buffers)
+        state = {"config": self._config(), "fields": {name: getattr(self, name) for name in names},
+                 "dict": vars(self)}
         return __newobj__, (type(self),), state
 
     def __setstate__(self, state):
         try:
             super().__init__(*state["config"])
-            for name in self._parameters + self._buffers:
-                setattr(self, name, state["arrays"].get(name))
-            self.training = state["training"]
-            self.frozen = state["frozen"]
+            for name, value in state["fields"].items():
+                setattr(self, name, value)
             vars(self).update(state["dict"])
         except (AttributeError, LookupError, TypeError, ValueError) as error:
             raise ValueError(f"this is no state of a {type(self).__name__}: {error!r}") from error
@@ -272,6 +273,7 @@ class BatchNorm(Layer, _core.BatchNorm):
 
     _parameters = ("weight", "bias")
     _buffers = ("running_mean", "running_var", "num_batches_tracked")
+    _settings = ("eps", "momentum", "affine", "track_running_stats", "training", "frozen")
     _ranks = (0, 64)
 
     def __init__(self, num_features, eps=1e-5, momentum=0.1, affine=True, track_running_stats=True,
@@ -284,8 +286,9 @@ class BatchNorm(Layer, _core.BatchNorm):
             raise TypeError(f"bias must be a bool, not {type(bias).__name__}")
         if dtype.name not in FLOATING:
             raise TypeError(f"dtype must be one of {', '.join(FLOATING)}, but got {dtype}")
-        super().__init__(num_features, eps, momentum, affine, track_running_stats, axis, correction,
-                         self._ranks)
+        super().__init__(num_features, axis, correction, self._ranks)
+        self.eps, self.momentum = eps, momentum
+        self.affine, self.track_running_stats = affine, track_running_stats
         self.dtype = dtype
         if affine:
             self.weight = np.ones(self.num_features, dtype)
@@ -297,8 +300,7 @@ class BatchNorm(Layer, _core.BatchNorm):
             self.num_batches_tracked = 0
 
     def _config(self):
-        return (self.num_features, self.eps, self.momentum, self.affine, self.track_running_stats,
-                self.axis, self.correction, self._ranks)
+        return self.num_features, self.axis, self.correction, self._ranks
 
     def reset_running_stats(self):
         """Running mean 0, variance 1, no batches tracked; those that are None stay."""

@@ -168,6 +168,12 @@ class Moments:
         return f"Moments({', '.join(fields)})"
 
 
+def from_core(rows, shape, about):
+    """Moments of the core's rows of count, mean in two words, m2."""
+    count, mean, mean_lo, m2 = np.ascontiguousarray(rows.T).reshape(4, *shape)
+    return Moments(count.astype(np.int64), mean, m2, mean_lo=mean_lo, about=about)
+
+
 def _two_sum(a, b):
     """a + b, rounded, and what the rounding lost (Knuth)."""
     s = a + b

@@ -59,6 +59,21 @@ def test_dtype(dtype, x):
     assert layer.running_mean.dtype == dtype and layer.num_batches_tracked == 3
 
 
+@pytest.mark.parametrize("dtype", zoo.HALVES)
+def test_running_statistics_are_rounded_once(dtype):
+    """Beside the middle of any two neighbours, where a stop at float would round twice."""
+    finite = np.arange(np.array(np.inf, dtype).view(np.uint16), dtype=np.uint16).view(dtype)
+    below, above = finite[:-1], finite[1:]
+    middle = (below.astype(float) + above.astype(float)) / 2
+    even = np.where(below.view(np.uint16) % 2 == 0, below, above)
+    for nudge, expected in ((1 - 2.0**-40, below), (1, even), (1 + 2.0**-40, above),
+                            (-1 - 2.0**-40, -above)):
+        x = np.stack([middle * nudge] * 2)
+        mean = np.zeros((2, len(below)), dtype)[0, ::-1]
+        normc.batch_norm(x, mean, np.ones(len(below)), training=True, momentum=1)
+        assert np.array_equal(mean.view(np.uint16), expected.view(np.uint16))
+
+
 def test_modes(x):
     layer = BatchNorm1d(4)
     assert layer.eval() is layer and layer.training is False

@@ -2,68 +2,24 @@
 
 #include <math.h>
 
-static int unknown_keyword(const Signature *s, const char *function, PyObject *keyword)
+const char *shape_text(char *text, int n, const npy_intp *dims, const char brackets[2])
 {
-    const int first = PyUnicode_Compare(keyword, s->names[0]) == 0;
-    PyErr_Format(PyExc_TypeError,
-                 first ? "%s() takes %R as a positional argument only"
-                       : "%s() got an unexpected keyword argument %R",
-                 function, keyword);
-    return -1;
+    char *end = text;
+    *end++ = brackets[0];
+    for (int i = 0; i < n; i++)
+        end += sprintf(end, i ? ", %zd" : "%zd", (Py_ssize_t)dims[i]);
+    if (n == 1 && brackets[0] == '(')
+        *end++ = ',';
+    *end++ = brackets[1];
+    *end = 0;
+    return text;
 }
 
-/* Call sites intern their keywords, so identity nearly always decides. */
-static int find_keyword(const Signature *s, PyObject *keyword)
-{
-    for (int i = 1; i < s->count; i++)
-        if (s->names[i] == keyword)
-            return i;
-    for (int i = 1; i < s->count; i++)
-        if (PyUnicode_Compare(s->names[i], keyword) == 0)
-            return i;
-    return -1;
-}
-
-int parse(const Signature *s, const char *function, PyObject *const *args, Py_ssize_t nargs,
-          PyObject *kwnames, PyObject **values)
-{
-    if (nargs > s->positional) {
-        PyErr_Format(PyExc_TypeError, "%s() takes at most %d positional argument%s (%zd given)",
-                     function, s->positional, s->positional == 1 ? "" : "s", nargs);
-        return -1;
-    }
-    for (int i = 0; i < s->count; i++)
-        values[i] = i < nargs ? args[i] : NULL;
-    const Py_ssize_t nkeywords = kwnames ? PyTuple_GET_SIZE(kwnames) : 0;
-    for (Py_ssize_t k = 0; k < nkeywords; k++) {
-        PyObject *keyword = PyTuple_GET_ITEM(kwnames, k);
-        const int i = find_keyword(s, keyword);
-        if (i < 0)
-            return unknown_keyword(s, function, keyword);
-        if (values[i]) {
-            PyErr_Format(PyExc_TypeError, "%s() got multiple values for argument %R", function,
-                         keyword);
-            return -1;
-        }
-        values[i] = args[nargs + k];
-    }
-    for (int i = 0; i < s->count; i++) {
-        if (values[i] == NULL)
-            values[i] = s->defaults[i];
-        if (values[i] == NULL) {
-            PyErr_Format(PyExc_TypeError, "%s() missing required argument %R", function,
-                         s->names[i]);
-            return -1;
-        }
-    }
-    return 0;
-}
-
-void name_argument(const char *name)
+int name_argument(const char *name)
 {
     PyObject *type, *cause, *trace;
     if (!PyErr_ExceptionMatches(PyExc_TypeError) && !PyErr_ExceptionMatches(PyExc_ValueError))
-        return;
+        return -1;
     PyErr_Fetch(&type, &cause, &trace);
     PyErr_NormalizeException(&type, &cause, &trace);
     PyObject *kind =
@@ -75,12 +31,57 @@ void name_argument(const char *name)
     PyErr_NormalizeException(&type, &kind, &trace);
     PyException_SetCause(kind, cause);
     PyErr_Restore(type, kind, trace);
+    return -1;
+}
+
+/* Call sites intern their keywords, so identity nearly always decides. */
+static int find_keyword(const Signature *s, const char *function, PyObject *keyword)
+{
+    for (int i = 1; i < s->count; i++)
+        if (s->names[i] == keyword)
+            return i;
+    for (int i = 1; i < s->count; i++)
+        if (PyUnicode_Compare(s->names[i], keyword) == 0)
+            return i;
+    const int first = PyUnicode_Compare(keyword, s->names[0]) == 0;
+    return refuse(PyExc_TypeError,
+                  first ? "%s() takes %R as a positional argument only"
+                        : "%s() got an unexpected keyword argument %R",
+                  function, keyword);
+}
+
+int parse(const Signature *s, const char *function, PyObject *const *args, Py_ssize_t nargs,
+          PyObject *kwnames, PyObject **values)
+{
+    const Py_ssize_t nkeywords = kwnames ? PyTuple_GET_SIZE(kwnames) : 0;
+    if (nargs > s->positional)
+        return refuse(PyExc_TypeError, "%s() takes at most %d positional argument%s (%zd given)",
+                      function, s->positional, s->positional == 1 ? "" : "s", nargs);
+    for (int i = 0; i < s->count; i++)
+        values[i] = i < nargs ? args[i] : NULL;
+    for (Py_ssize_t k = 0; k < nkeywords; k++) {
+        PyObject *keyword = PyTuple_GET_ITEM(kwnames, k);
+        const int i = find_keyword(s, function, keyword);
+        if (i < 0)
+            return -1;
+        if (values[i])
+            return refuse(PyExc_TypeError, "%s() got multiple values for argument %R", function,
+                          keyword);
+        values[i] = args[nargs + k];
+    }
+    for (int i = 0; i < s->count; i++) {
+        if (values[i] == NULL)
+            values[i] = s->defaults[i];
+        if (values[i] == NULL)
+            return refuse(PyExc_TypeError, "%s() missing required argument %R", function,
+                          s->names[i]);
+    }
+    return 0;
 }
 
 static int wrong_type(const char *name, const char *expected, PyObject *o)
 {
-    PyErr_Format(PyExc_TypeError, "%s must be %s, not %s", name, expected, Py_TYPE(o)->tp_name);
-    return -1;
+    return refuse(PyExc_TypeError, "%s must be %s, not %s", name, expected, Py_TYPE(o)->tp_name);
 }
 
 /* NumPy would drop imaginary parts with no more than a warning, and read numbers out of strings. */
@@ -108,18 +109,15 @@ int as_double(PyObject *o, const char *name, double *value)
     *value = PyFloat_AsDouble(o);
     if (*value != -1.0 || !PyErr_Occurred())
         return 0;
-    if (PyErr_ExceptionMatches(PyExc_OverflowError)) {
-        PyErr_Clear();
-        PyErr_Format(PyExc_ValueError, "%s must fit a double, but got %R", name, o);
-    } else
-        name_argument(name);
-    return -1;
+    if (!PyErr_ExceptionMatches(PyExc_OverflowError))
+        return name_argument(name);
+    PyErr_Clear();
+    return refuse(PyExc_ValueError, "%s must fit a double, but got %R", name, o);
 }
 
 static int wrong_value(const char *name, const char *expected, PyObject *o)
 {
-    PyErr_Format(PyExc_ValueError, "%s must be %s, but got %S", name, expected, o);
-    return -1;
+    return refuse(PyExc_ValueError, "%s must be %s, but got %S", name, expected, o);
 }
 
 int as_finite(PyObject *o, const char *name, double *value)
@@ -141,10 +139,7 @@ int as_size(PyObject *o, const char *name, Py_ssize_t *value)
     if (!PyIndex_Check(o))
         return wrong_type(name, "an integer", o);
     *value = PyNumber_AsSsize_t(o, NULL);
-    if (*value != -1 || !PyErr_Occurred())
-        return 0;
-    name_argument(name);
-    return -1;
+    return *value == -1 && PyErr_Occurred() ? name_argument(name) : 0;
 }
 
 int as_bool(PyObject *o, const char *name, int *value)
@@ -186,10 +181,9 @@ int as_sizes(PyObject *o, const char *name, Sizes *sizes)
         return -1;
     int status = 0;
     const Py_ssize_t n = PyTuple_GET_SIZE(items);
-    if (n > MAXD) {
-        PyErr_Format(PyExc_ValueError, "%s has %zd entries, more than an array has axes", name, n);
-        status = -1;
-    }
+    if (n > MAXD)
+        status =
+            refuse(PyExc_ValueError, "%s has %zd entries, more than an array has axes", name, n);
     for (Py_ssize_t i = 0; i < n && status == 0; i++)
         status = as_size(PyTuple_GET_ITEM(items, i), name, &sizes->values[i]);
     sizes->n = (int)n;
@@ -200,9 +194,10 @@ int as_sizes(PyObject *o, const char *name, Sizes *sizes)
 int place_axis(const State *state, Py_ssize_t axis, int ndim, int *placed)
 {
     if (axis < -ndim || axis >= ndim) {
-        PyObject *error = PyObject_CallFunction(state->axis_error, "ni", axis, ndim);
+        PyObject *type = state->imports[AXIS_ERROR];
+        PyObject *error = PyObject_CallFunction(type, "ni", axis, ndim);
         if (error)
-            PyErr_SetObject(state->axis_error, error);
+            PyErr_SetObject(type, error);
         Py_XDECREF(error);
         return -1;
     }
@@ -217,10 +212,8 @@ int place_axes(const State *state, const Sizes *axes, int ndim, char *flags)
         int axis;
         if (place_axis(state, axes->values[i], ndim, &axis) < 0)
             return -1;
-        if (flags[axis]) {
-            PyErr_Format(PyExc_ValueError, "axis %d is given twice", axis);
-            return -1;
-        }
+        if (flags[axis])
+            return refuse(PyExc_ValueError, "axis %d is given twice", axis);
         flags[axis] = 1;
     }
     return 0;

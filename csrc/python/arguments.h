@@ -1,15 +1,22 @@
-/* Scalars: Python objects -> C values. Every error names the argument. */
+/* Errors, keywords and scalars. Every error names the argument. */
 #ifndef NORMC_ARGUMENTS_H
 #define NORMC_ARGUMENTS_H
 #include "state.h"
 #include "tensor.h"
 
+/* PyErr_Format, but yields -1. */
+#define refuse(...) (PyErr_Format(__VA_ARGS__), -1)
+/* For a format's %s, until the enclosing block ends: as a tuple prints, "(2, 3)", or a list. */
+#define SHAPE(n, dims)      shape_text((char[SHAPE_TEXT]){0}, n, dims, "()")
+#define SHAPE_LIST(n, dims) shape_text((char[SHAPE_TEXT]){0}, n, dims, "[]")
+enum { SHAPE_TEXT = 22 * MAXD + 4 };
+const char *shape_text(char *text, int n, const npy_intp *dims, const char brackets[2]);
+/* Raises the same kind of error anew, with the argument's name and the first one as its cause. */
+int name_argument(const char *name);
+
 /* Sorts a call's arguments into values[MAXARGS], borrowed; those not given get their defaults. */
 int parse(const Signature *, const char *function, PyObject *const *args, Py_ssize_t nargs,
           PyObject *kwnames, PyObject **values);
-
-/* Raises the same kind of error anew, with the argument's name and the first one as its cause. */
-void name_argument(const char *name);
 
 /* 0, or -1 with an exception set. May run Python code, so all of them come before the checks. */
 int as_double(PyObject *, const char *name, double *);

@@ -1,8 +1,7 @@
 /* Arrays: Python objects -> operands the core can walk, and the memory they may share. */
 #ifndef NORMC_ARRAYS_H
 #define NORMC_ARRAYS_H
-#include "state.h"
-#include "tensor.h"
+#include "arguments.h"
 
 _Static_assert(sizeof(npy_intp) == sizeof(ptrdiff_t), "NumPy's sizes are the core's");
 
@@ -15,7 +14,7 @@ typedef struct {
     Tensors t;
     /* What t points at: another thread may reshape the arrays themselves at any time. */
     npy_intp shape[MAXD], x_steps[MAXD], y_steps[MAXD];
-    npy_intp where_steps[MAXD]; /* broadcast to x; only where t.mask is set */
+    npy_intp where_steps[MAXD]; /* broadcast to x */
 } Operands;
 
 /* Everything NULL: what clear() needs. */
@@ -26,29 +25,27 @@ void operands_clear(Operands *);
 int x_convert(Operands *, PyObject *);
 int where_convert(Operands *, PyObject *); /* None: no mask */
 int out_convert(Operands *, PyObject *);   /* None: y is to be made. Not called: there is none */
-/* Then the mask of x, if it is a masked array, joins `where`; without one it may hide nothing. */
+/* The mask of x, if it is a masked array, joins `where`; without one it may hide nothing. */
 int mask_convert(Operands *, PyObject *x, int takes_where);
-/* Last: notes t.ndim and t.shape, which all checks go by; placing refuses x if it has changed. */
-int shape_note(Operands *);
-/* A parameter; None: *array stays NULL. */
-int parameter_convert(State *, PyObject *, const char *name, PyArrayObject **array);
+/* A parameter, of any dtype; None: *array stays NULL. */
+int parameter_convert(const State *, PyObject *, const char *name, PyArrayObject **array);
 /* Any ndarray of a supported floating dtype, as its base class; the memory is the caller's. */
-int shared_convert(State *, PyObject *, const char *name, PyArrayObject **array);
+int shared_convert(PyObject *, const char *name, PyArrayObject **array);
 
-/* Then, once the shapes have been checked: broadcasts the mask, checks or makes y, and copies
- * inputs that share memory with it. No Python code runs here or below. */
+/* Then, when all is converted: the shape, and all operands as they lie now. They are checked
+ * against each other; only t counts from here on. No Python code runs here or below. */
+int operands_take(Operands *);
+/* Once all checks have passed: makes y, or copies inputs that share memory with it. */
 int operands_place(Operands *);
 /* The parameter's n elements in C order and in the arithmetic type; NULL for none. */
 int parameter_place(const Operands *, const char *name, npy_intp n, PyArrayObject **array,
                     const void **data);
 
 /* The core's name of an array's dtype, -1 if it has none. */
-int dtype_of(State *, PyArrayObject *);
-/* 1, 0 or, on error, -1. */
-int share_memory(const State *, PyArrayObject *, PyArrayObject *);
-/* The same dtype in native byte order, a new reference. */
-PyArray_Descr *native_descr(const State *, Dtype);
-PyObject *shape_tuple(PyArrayObject *);
+int dtype_of(PyArrayObject *);
+/* ValueError if both are there and do: -1. */
+int refuse_shared(const State *, PyArrayObject *, const char *name, PyArrayObject *other,
+                  const char *other_name);
 /* ValueError: Python code or another thread has retyped or reshaped it in mid-call; -1. */
 int refuse_changed(const char *name);
 

@@ -1,34 +1,30 @@
 /* One call: from Python arguments to the core's job and back. */
 #ifndef NORMC_CALL_H
 #define NORMC_CALL_H
-#include "arguments.h"
 #include "arrays.h"
 #include "norm.h"
+#include "running.h"
 
-/* A 1-d array as it lay when it was checked. */
-typedef struct {
-    char *data;
-    npy_intp n, step;
-    Dtype dtype;
-    int swapped;
-} Vector;
+/* Arrays of a call beside its operands; the first are also a layer's. */
+enum {
+    WEIGHT,
+    BIAS,
+    RUNNING_MEAN,
+    RUNNING_VAR,
+    TRACKED,
+    LAYER_ARRAYS,
+    MEAN_WEIGHT = LAYER_ARRAYS,
+    VAR_WEIGHT,
+    ARRAYS
+};
+extern const char *const array_names[ARRAYS];
 
-/* The running statistics, as the caller's own arrays, both NULL: none; and as running_check took
- * them. */
-typedef struct {
-    PyArrayObject *mean, *var;
-    Vector mean_at, var_at;
-} Running;
-
-enum { COUNT, MEAN, M2, MEAN_LO, FIELDS }; /* of Moments */
-
-/* All that a parameter may set. Arrays are owned. */
+/* All that a parameter may set. References are owned; NULL: none. */
 typedef struct {
     Operands o;
-    PyArrayObject *weight, *bias, *mean_weight, *var_weight;
-    Running running;
-    PyObject *moments; /* class Moments, on `fields`, which are filled at the end; or NULL */
-    PyArrayObject *fields[FIELDS];
+    PyArrayObject *arrays[ARRAYS]; /* running statistics and counter: the caller's own */
+    Vector running_mean, running_var;
+    PyArrayObject *moments; /* (groups, 4): the core's Moment, as it is */
     Job job;
     Window window;
     Bend bend;
@@ -48,21 +44,14 @@ void call_clear(Call *);
 int call_convert(Call *, SignatureId, const char *function, PyObject *const *args, Py_ssize_t nargs,
                  PyObject *kwnames);
 
-/* Checks of a norm with channels; of an array that is NULL or should have shape (n,). */
+/* channels.c. Checks of a norm with channels; of arrays[which], which is NULL or should have shape
+ * (n,); the same, and takes it as it lies. */
 int channels_check(Call *);
 int vector_check(PyArrayObject *, const char *name, npy_intp n);
+int vector_take(const Call *, int which, npy_intp n, Vector *);
 
 /* Places the operands and computes. The running statistics stay as they are. */
 int norm_compute(Call *);
 /* Publishes the running statistics; the result, (y, Moments) or, without y, Moments. */
 PyObject *norm_finish(Call *);
-
-/* running.c. Of an array that has passed vector_check. */
-int vector_take(State *, PyArrayObject *, const char *name, Vector *);
-void vector_read(const Vector *, double *values);
-/* Takes the running statistics; refuses arrays that cannot be updated, or that share memory with
- * other operands. */
-int running_check(Call *);
-/* (1 - momentum) * old + momentum * batch */
-void running_publish(const Running *, const ChannelStat *, double momentum);
 #endif

@@ -1,5 +1,6 @@
 /* Which arrays share memory, and what is done about it. */
 #include "arrays.h"
+#include "cpu.h"
 
 /* The bytes an array spans, first and past the last. */
 static void bounds(PyArrayObject *array, const char **first, const char **last)
@@ -21,207 +22,137 @@ static int bounds_meet(PyArrayObject *a, PyArrayObject *b)
     return a_first < b_last && b_first < a_last;
 }
 
-int share_memory(const State *state, PyArrayObject *a, PyArrayObject *b)
+int refuse_shared(const State *state, PyArrayObject *array, const char *name, PyArrayObject *other,
+                  const char *other_name)
 {
-    if (!bounds_meet(a, b))
+    if (array == NULL || other == NULL || !bounds_meet(array, other))
         return 0;
-    PyObject *answer = PyObject_CallFunctionObjArgs(state->shares_memory, a, b, NULL);
+    PyObject *answer =
+        PyObject_CallFunctionObjArgs(state->imports[SHARES_MEMORY], array, other, NULL);
     const int shared = answer ? PyObject_IsTrue(answer) : -1;
     Py_XDECREF(answer);
-    return shared;
+    return shared > 0
+               ? refuse(PyExc_ValueError, "%s and %s must not share memory", name, other_name)
+               : shared;
 }
 
-/* Are all of its elements apart? Sorted by stride, each axis of most arrays steps over the ones
- * before it. */
-static int steps_nest(PyArrayObject *array)
+/* The steps of an array of x's shape. */
+static int take_steps(const Operands *o, PyArrayObject *array, const char *name, npy_intp *steps)
 {
-    npy_intp stride[MAXD], extent[MAXD], reach = PyArray_ITEMSIZE(array);
-    int n = 0;
-    for (int i = 0; i < PyArray_NDIM(array); i++) {
-        if (PyArray_DIM(array, i) <= 1)
-            continue;
-        const npy_intp step = Py_ABS(PyArray_STRIDE(array, i));
-        int at = n++;
-        for (; at > 0 && stride[at - 1] > step; at--) {
-            stride[at] = stride[at - 1];
-            extent[at] = extent[at - 1];
-        }
-        stride[at] = step;
-        extent[at] = PyArray_DIM(array, i);
-    }
-    for (int i = 0; i < n; i++) {
-        if (stride[i] < reach)
-            return 0;
-        reach += (extent[i] - 1) * stride[i];
-    }
-    return 1;
+    const int ndim = PyArray_NDIM(array);
+    if (ndim != o->t.ndim || !PyArray_CompareLists(PyArray_DIMS(array), o->shape, ndim))
+        return refuse(PyExc_ValueError, "%s must have shape %s, as x has, but has %s", name,
+                      SHAPE(o->t.ndim, o->shape), SHAPE(ndim, PyArray_DIMS(array)));
+    for (int i = 0; i < ndim; i++) /* no memcpy: of no axes there is no address */
+        steps[i] = PyArray_STRIDE(array, i);
+    return 0;
 }
 
-/* The other arrays are walked with a map of the bytes they span: 1, 0 or, on error, -1. */
-static int overlaps_itself(PyArrayObject *array)
+static int take_x(Operands *o)
 {
-    const char *first, *last;
-    const npy_intp size = PyArray_SIZE(array), item = PyArray_ITEMSIZE(array);
-    if (size == 0 || steps_nest(array))
-        return 0;
-    bounds(array, &first, &last);
-    char *taken = PyMem_Calloc((size_t)(last - first), 1);
-    if (taken == NULL) {
-        PyErr_NoMemory();
+    if (dtype_of(o->x) != (int)o->t.dtype)
+        return refuse_changed("x");
+    o->t.x = PyArray_BYTES(o->x);
+    o->t.swapped = PyArray_ISBYTESWAPPED(o->x);
+    return take_steps(o, o->x, "x", o->x_steps);
+}
+
+static int take_where(Operands *o)
+{
+    const int ndim = PyArray_NDIM(o->where), extra = o->t.ndim - ndim;
+    int fits = extra >= 0;
+    if (PyArray_TYPE(o->where) != NPY_BOOL)
+        return refuse_changed("where");
+    for (int i = 0; i < o->t.ndim && fits; i++) {
+        const npy_intp n = i < extra ? 1 : PyArray_DIM(o->where, i - extra);
+        o->where_steps[i] = n == 1 ? 0 : PyArray_STRIDE(o->where, i - extra);
+        fits = n == 1 || n == o->shape[i];
+    }
+    o->t.mask = PyArray_BYTES(o->where);
+    return fits ? 0
+                : refuse(PyExc_ValueError, "where has shape %s, which does not broadcast to x, %s",
+                         SHAPE(ndim, PyArray_DIMS(o->where)), SHAPE(o->t.ndim, o->shape));
+}
+
+static int take_out(Operands *o)
+{
+    static const char *const names[DTYPES] = {
+        [F16] = "float16", [BF16] = "bfloat16", [F32] = "float32", [F64] = "float64"};
+    if (dtype_of(o->y) != (int)o->t.dtype)
+        return refuse(PyExc_ValueError, "out must have dtype %s, as the result has, but has %S",
+                      names[o->t.dtype], (PyObject *)PyArray_DESCR(o->y));
+    if (PyArray_ISBYTESWAPPED(o->y))
+        return refuse(PyExc_ValueError, "out must have native byte order");
+    if (!PyArray_ISWRITEABLE(o->y))
+        return refuse(PyExc_ValueError, "out is read-only");
+    o->t.y = PyArray_BYTES(o->y);
+    return take_steps(o, o->y, "out", o->y_steps);
+}
+
+int operands_take(Operands *o)
+{
+    Tensors *t = &o->t;
+    t->ndim = PyArray_NDIM(o->x);
+    for (int i = 0; i < t->ndim; i++)
+        o->shape[i] = PyArray_DIM(o->x, i);
+    t->shape = (const ptrdiff_t *)o->shape;
+    t->xstep = (const ptrdiff_t *)o->x_steps;
+    t->mstep = (const ptrdiff_t *)o->where_steps;
+    t->ystep = (const ptrdiff_t *)o->y_steps;
+    if (take_x(o) < 0 || (o->where && take_where(o) < 0))
         return -1;
-    }
-    int found = 0;
-    for (npy_intp i = 0; i < size && !found; i++) {
-        npy_intp place = PyArray_BYTES(array) - first, rest = i;
-        for (int axis = PyArray_NDIM(array) - 1; axis >= 0; axis--) {
-            place += rest % PyArray_DIM(array, axis) * PyArray_STRIDE(array, axis);
-            rest /= PyArray_DIM(array, axis);
-        }
-        for (npy_intp byte = place; byte < place + item; byte++)
-            found |= taken[byte]++;
-    }
-    PyMem_Free(taken);
-    return found;
-}
-
-static int refuse_out(const char *reason)
-{
-    PyErr_Format(PyExc_ValueError, "out %s", reason);
-    return -1;
-}
-
-static int check_out(const Operands *o)
-{
-    PyArrayObject *y = o->y;
-    if (dtype_of(o->state, y) != (int)o->t.dtype) {
-        PyArray_Descr *expected = native_descr(o->state, o->t.dtype);
-        PyErr_Format(PyExc_ValueError, "out must have dtype %S, as the result has, but has %S",
-                     (PyObject *)expected, (PyObject *)PyArray_DESCR(y));
-        Py_DECREF(expected);
-        return -1;
-    }
-    if (PyArray_NDIM(y) != PyArray_NDIM(o->x) ||
-        !PyArray_CompareLists(PyArray_DIMS(y), PyArray_DIMS(o->x), PyArray_NDIM(y))) {
-        PyObject *given = shape_tuple(y), *expected = shape_tuple(o->x);
-        if (given && expected)
-            PyErr_Format(PyExc_ValueError, "out must have shape %R, as x has, but has %R", expected,
-                         given);
-        Py_XDECREF(given);
-        Py_XDECREF(expected);
-        return -1;
-    }
-    if (PyArray_ISBYTESWAPPED(y))
-        return refuse_out("must have native byte order");
-    if (!PyArray_ISWRITEABLE(y))
-        return refuse_out("is read-only");
-    const int overlap = overlaps_itself(y);
-    return overlap > 0 ? refuse_out("has two elements in one place") : overlap;
+    return o->given ? take_out(o) : 0;
 }
 
 /* x element for element: then each is read before it is written. */
 static int in_place(const Operands *o)
 {
-    if (PyArray_BYTES(o->x) != PyArray_BYTES(o->y) || PyArray_ISBYTESWAPPED(o->x))
+    if (o->t.x != o->t.y || o->t.swapped)
         return 0;
-    for (int i = 0; i < PyArray_NDIM(o->x); i++)
-        if (PyArray_DIM(o->x, i) > 1 && PyArray_STRIDE(o->x, i) != PyArray_STRIDE(o->y, i))
+    for (int i = 0; i < o->t.ndim; i++)
+        if (o->shape[i] > 1 && o->x_steps[i] != o->y_steps[i])
             return 0;
     return 1;
 }
 
-/* Replaces an input by a copy of it. */
-static int set_apart(PyArrayObject **array)
+/* Replaces an input by a copy of it, which may drop the GIL. Bounds are enough to ask for: a copy
+ * too many costs time only. */
+static int set_apart(const Operands *o, PyArrayObject **array)
 {
+    if (*array == NULL || !bounds_meet(*array, o->y))
+        return 0;
     PyObject *copy = PyArray_NewCopy(*array, NPY_KEEPORDER);
     if (copy == NULL)
         return -1;
     Py_SETREF(*array, (PyArrayObject *)copy);
-    return 0;
-}
-
-static void take_steps(PyArrayObject *array, npy_intp *steps)
-{
-    for (int i = 0; i < PyArray_NDIM(array); i++)
-        steps[i] = PyArray_STRIDE(array, i);
-}
-
-/* x as it lies, if it still is what the checks have seen. */
-static int take_x(Operands *o)
-{
-    Tensors *t = &o->t;
-    if (PyArray_NDIM(o->x) != t->ndim || dtype_of(o->state, o->x) != (int)t->dtype ||
-        !PyArray_CompareLists(PyArray_DIMS(o->x), o->shape, t->ndim))
-        return refuse_changed("x");
-    take_steps(o->x, o->x_steps);
-    t->swapped = PyArray_ISBYTESWAPPED(o->x);
-    t->x = PyArray_BYTES(o->x);
-    t->xstep = (const ptrdiff_t *)o->x_steps;
-    return 0;
+    return 1;
 }
 
 static int make_out(Operands *o)
 {
-    PyArray_Descr *descr = native_descr(o->state, o->t.dtype);
-    PyObject *y = PyArray_IS_C_CONTIGUOUS(o->x)
-                      ? PyArray_NewFromDescr(&PyArray_Type, descr, PyArray_NDIM(o->x),
-                                             PyArray_DIMS(o->x), NULL, NULL, 0, NULL)
-                      : PyArray_NewLikeArray(o->x, NPY_KEEPORDER, descr, 0);
+    PyArray_Descr *descr = PyArray_DescrFromType(PyArray_TYPE(o->x));
+    PyObject *y =
+        PyArray_IS_C_CONTIGUOUS(o->x)
+            ? PyArray_NewFromDescr(&PyArray_Type, descr, o->t.ndim, o->shape, NULL, NULL, 0, NULL)
+            : PyArray_NewLikeArray(o->x, NPY_KEEPORDER, descr, 0);
     if (y == NULL)
         return -1;
     o->y = (PyArrayObject *)y;
     o->result = Py_NewRef(y);
-    return 0;
-}
-
-static int broadcast_where(Operands *o)
-{
-    const int extra = PyArray_NDIM(o->x) - PyArray_NDIM(o->where);
-    int fits = extra >= 0;
-    if (PyArray_TYPE(o->where) != NPY_BOOL)
-        return refuse_changed("where");
-    for (int i = 0; i < PyArray_NDIM(o->x) && fits; i++) {
-        const int own = i >= extra;
-        const npy_intp n = own ? PyArray_DIM(o->where, i - extra) : 1;
-        o->where_steps[i] = n == 1 ? 0 : PyArray_STRIDE(o->where, i - extra);
-        fits = n == 1 || n == PyArray_DIM(o->x, i);
-    }
-    if (fits)
-        return 0;
-    PyObject *given = shape_tuple(o->where), *expected = shape_tuple(o->x);
-    if (given && expected)
-        PyErr_Format(PyExc_ValueError, "where has shape %R, which does not broadcast to x, %R",
-                     given, expected);
-    Py_XDECREF(given);
-    Py_XDECREF(expected);
-    return -1;
-}
-
-/* Copying may drop the GIL. Bounds are enough here: a copy too many costs time only. */
-static int set_inputs_apart(Operands *o)
-{
-    const int where_meets = o->where && bounds_meet(o->where, o->y);
-    if (bounds_meet(o->x, o->y) && !in_place(o) && (set_apart(&o->x) < 0 || take_x(o) < 0))
-        return -1;
-    return where_meets && (set_apart(&o->where) < 0 || broadcast_where(o) < 0) ? -1 : 0;
+    return take_out(o);
 }
 
 int operands_place(Operands *o)
 {
-    Tensors *t = &o->t;
-    if (take_x(o) < 0 || (o->where && broadcast_where(o) < 0))
+    if (!o->writes)
+        return 0;
+    if (!o->given)
+        return make_out(o);
+    const int x_moved = in_place(o) ? 0 : set_apart(o, &o->x);
+    if (x_moved < 0 || (x_moved && take_x(o) < 0))
         return -1;
-    if (o->writes) {
-        if ((o->given ? check_out(o) : make_out(o)) < 0)
-            return -1;
-        take_steps(o->y, o->y_steps);
-        t->y = PyArray_BYTES(o->y);
-        t->ystep = (const ptrdiff_t *)o->y_steps;
-        if (o->given && set_inputs_apart(o) < 0)
-            return -1;
-    }
-    t->mask = o->where ? PyArray_BYTES(o->where) : NULL;
-    t->mstep = (const ptrdiff_t *)o->where_steps;
-    return 0;
+    const int where_moved = set_apart(o, &o->where);
+    return where_moved < 0 || (where_moved && take_where(o) < 0) ? -1 : 0;
 }
 
 /* The core reads parameters as they lie. Doubles are narrowed here, in the copy's own memory, since
@@ -234,6 +165,7 @@ static PyArrayObject *arithmetic_copy(PyArrayObject *p, int arithmetic)
         PyArray_FromArray(p, descr, NPY_ARRAY_CARRAY | NPY_ARRAY_ENSURECOPY | NPY_ARRAY_FORCECAST);
     if (copy == NULL || !narrows)
         return (PyArrayObject *)copy;
+    const FpState saved = fp_enter();
     char *data = PyArray_BYTES((PyArrayObject *)copy);
     for (npy_intp i = 0; i < PyArray_SIZE((PyArrayObject *)copy); i++) {
         double wide;
@@ -241,6 +173,7 @@ static PyArrayObject *arithmetic_copy(PyArrayObject *p, int arithmetic)
         const float narrow = (float)wide;
         memcpy(data + i * 4, &narrow, 4);
     }
+    fp_leave(saved);
     return (PyArrayObject *)copy;
 }
 
@@ -251,8 +184,7 @@ int parameter_place(const Operands *o, const char *name, npy_intp n, PyArrayObje
     *data = NULL;
     if (*array == NULL)
         return 0;
-    if (PyArray_SIZE(*array) != n ||
-        (PyArray_TYPE(*array) != arithmetic && dtype_of(o->state, *array) < 0))
+    if (PyArray_SIZE(*array) != n || (PyArray_TYPE(*array) != arithmetic && dtype_of(*array) < 0))
         return refuse_changed(name);
     if (PyArray_TYPE(*array) != arithmetic || !PyArray_ISCARRAY_RO(*array) ||
         (o->given && bounds_meet(*array, o->y))) {

@@ -1,7 +1,7 @@
 /* The module: its state, its functions, and what normc/ needs to know of the build. */
 #define NORMC_IMPORTS_NUMPY
+#include "arguments.h"
 #include "cpu.h"
-#include "state.h"
 
 #ifndef NORMC_VERSION
 #error "NORMC_VERSION is the version as a string; setup.py passes it"
@@ -31,19 +31,15 @@ static void signature_clear(Signature *s)
 static int signature_fill(Signature *s, PyObject *names, PyObject *defaults, int positional)
 {
     const Py_ssize_t count = PyTuple_GET_SIZE(names), given = PyTuple_GET_SIZE(defaults);
-    if (count > MAXARGS || given > count || positional > count) {
-        PyErr_SetString(PyExc_ValueError, "more parameters than a signature holds");
-        return -1;
-    }
+    if (count > MAXARGS || given > count || positional > count)
+        return refuse(PyExc_ValueError, "more parameters than a signature holds");
     signature_clear(s);
     for (int i = 0; i < count; i++) {
         const Py_ssize_t at = i - (count - given);
         const char *name = PyUnicode_AsUTF8(PyTuple_GET_ITEM(names, i));
         s->parameters[i] = name ? find_parameter(name) : NULL;
-        if (s->parameters[i] == NULL) {
-            PyErr_Format(PyExc_ValueError, "no parameter is named %R", PyTuple_GET_ITEM(names, i));
-            return -1;
-        }
+        if (s->parameters[i] == NULL)
+            return refuse(PyExc_ValueError, "no parameter is named %R", PyTuple_GET_ITEM(names, i));
         s->names[i] = Py_NewRef(PyTuple_GET_ITEM(names, i));
         if (PyUnicode_CheckExact(s->names[i]))
             PyUnicode_InternInPlace(&s->names[i]);
@@ -104,13 +100,12 @@ static PyObject *use_cpu(PyObject *Py_UNUSED(module), PyObject *name)
 
 static PyObject *config(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(none))
 {
-    PyObject *names = PyTuple_New(CPU_LEVELS);
+    PyObject *names = PyList_New(0);
     for (int level = 0; names && level < CPU_LEVELS; level++) {
         PyObject *name = PyUnicode_FromString(cpu_names[level]);
-        if (name == NULL)
+        if (name == NULL || PyList_Append(names, name) < 0)
             Py_CLEAR(names);
-        else
-            PyTuple_SET_ITEM(names, level, name);
+        Py_XDECREF(name);
     }
     if (names == NULL)
         return NULL;
@@ -131,12 +126,27 @@ static PyMethodDef internals[] = {
 
 /* ---- life ------------------------------------------------------------------------------------ */
 
-static PyObject *import_from(const char *module, const char *name)
+static const struct {
+    const char *module, *name;
+} homes[IMPORTS] = {
+    [AXIS_ERROR] = {"numpy.exceptions", "AxisError"},
+    [SHARES_MEMORY] = {"numpy", "shares_memory"},
+    [MOMENTS] = {"normc._moments", "from_core"},
+    [AS_NDARRAY] = {"normc._arrays", "as_ndarray"},
+    [JOIN_MASK] = {"normc._arrays", "join_mask"},
+    [OVERLAPS_ITSELF] = {"normc._arrays", "overlaps_itself"},
+};
+
+static int import_all(State *state)
 {
-    PyObject *from = PyImport_ImportModule(module);
-    PyObject *object = from ? PyObject_GetAttrString(from, name) : NULL;
-    Py_XDECREF(from);
-    return object;
+    for (int i = 0; i < IMPORTS; i++) {
+        PyObject *from = PyImport_ImportModule(homes[i].module);
+        state->imports[i] = from ? PyObject_GetAttrString(from, homes[i].name) : NULL;
+        Py_XDECREF(from);
+        if (state->imports[i] == NULL)
+            return -1;
+    }
+    return 0;
 }
 
 /* Public functions name the package as their home, so that they pickle by reference to it. */
@@ -155,18 +165,10 @@ static int add_functions(PyObject *module)
 
 static int module_exec(PyObject *module)
 {
-    State *state = PyModule_GetState(module);
     /* NumPy would not follow, either. */
-    if (PyInterpreterState_Get() != PyInterpreterState_Main()) {
-        PyErr_SetString(PyExc_ImportError, "normc does not support subinterpreters");
-        return -1;
-    }
-    if (PyArray_ImportNumPyAPI() < 0)
-        return -1;
-    if ((state->axis_error = import_from("numpy.exceptions", "AxisError")) == NULL ||
-        (state->shares_memory = import_from("numpy", "shares_memory")) == NULL ||
-        (state->from_dlpack = import_from("numpy", "from_dlpack")) == NULL ||
-        (state->moments = import_from("normc._moments", "Moments")) == NULL ||
+    if (PyInterpreterState_Get() != PyInterpreterState_Main())
+        return refuse(PyExc_ImportError, "normc does not support subinterpreters");
+    if (PyArray_ImportNumPyAPI() < 0 || import_all(PyModule_GetState(module)) < 0 ||
         PyModule_AddStringConstant(module, "__version__", NORMC_VERSION) < 0 ||
         add_functions(module) < 0)
         return -1;
@@ -176,21 +178,16 @@ static int module_exec(PyObject *module)
 static int module_traverse(PyObject *module, visitproc visit, void *arg)
 {
     State *state = PyModule_GetState(module);
-    Py_VISIT(state->axis_error);
-    Py_VISIT(state->shares_memory);
-    Py_VISIT(state->from_dlpack);
-    Py_VISIT(state->moments);
+    for (int i = 0; i < IMPORTS; i++)
+        Py_VISIT(state->imports[i]);
     return 0;
 }
 
 static int module_clear(PyObject *module)
 {
     State *state = PyModule_GetState(module);
-    Py_CLEAR(state->axis_error);
-    Py_CLEAR(state->shares_memory);
-    Py_CLEAR(state->from_dlpack);
-    Py_CLEAR(state->moments);
-    Py_CLEAR(state->bfloat16);
+    for (int i = 0; i < IMPORTS; i++)
+        Py_CLEAR(state->imports[i]);
     for (int i = 0; i < SIGNATURES; i++)
         signature_clear(&state->signatures[i]);
     return 0;

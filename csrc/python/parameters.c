@@ -3,141 +3,115 @@
 
 #include <float.h>
 
-typedef int(Converter)(Call *, PyObject *, const Parameter *);
+typedef enum {
+    TO_X,
+    TO_WHERE,
+    TO_OUT,
+    TO_ARRAY,  /* read only */
+    TO_SHARED, /* the caller's memory */
+    TO_BOOL,
+    TO_SIZE,
+    TO_SIZES,
+    TO_DOUBLE,
+    TO_FINITE,
+    TO_CORRECTION,
+    TO_EPS,
+    TO_AXIS,
+    TO_WINDOW
+} Conversion;
 
 struct Parameter {
     const char *name;
-    Converter *convert;
-    size_t offset; /* of the field in Call, where the converter needs to be told */
+    Conversion conversion;
+    size_t offset; /* of the field in Call */
 };
 
-static void *field(Call *c, const Parameter *p)
-{
-    return (char *)c + p->offset;
-}
-
-static int to_x(Call *c, PyObject *o, const Parameter *p)
-{
-    (void)p;
-    return x_convert(&c->o, o);
-}
-
-static int to_where(Call *c, PyObject *o, const Parameter *p)
-{
-    (void)p;
-    c->takes_where = 1;
-    return where_convert(&c->o, o);
-}
-
-static int to_out(Call *c, PyObject *o, const Parameter *p)
-{
-    (void)p;
-    return out_convert(&c->o, o);
-}
-
-static int to_parameter(Call *c, PyObject *o, const Parameter *p)
-{
-    return parameter_convert(c->o.state, o, p->name, field(c, p));
-}
-
-static int to_running(Call *c, PyObject *o, const Parameter *p)
-{
-    return o == Py_None ? 0 : shared_convert(c->o.state, o, p->name, field(c, p));
-}
-
-static int to_bool(Call *c, PyObject *o, const Parameter *p)
-{
-    return as_bool(o, p->name, field(c, p));
-}
-
-static int to_size(Call *c, PyObject *o, const Parameter *p)
-{
-    return as_size(o, p->name, field(c, p));
-}
-
-static int to_sizes(Call *c, PyObject *o, const Parameter *p)
-{
-    return as_sizes(o, p->name, field(c, p));
-}
-
-static int to_double(Call *c, PyObject *o, const Parameter *p)
-{
-    return as_double(o, p->name, field(c, p));
-}
-
-static int to_finite(Call *c, PyObject *o, const Parameter *p)
-{
-    return as_finite(o, p->name, field(c, p));
-}
-
-static int to_correction(Call *c, PyObject *o, const Parameter *p)
-{
-    return as_correction(o, p->name, &c->job.correction);
-}
-
-/* None is rms_norm's alone: as torch, the arithmetic type's own epsilon. */
-static int to_eps(Call *c, PyObject *o, const Parameter *p)
-{
-    if (o != Py_None || c->job.kind != RMS)
-        return as_eps(o, p->name, &c->job.eps);
-    c->job.eps = c->o.t.dtype == F64 ? DBL_EPSILON : FLT_EPSILON;
-    return 0;
-}
-
-/* The channels', or any axes. */
-static int to_axis(Call *c, PyObject *o, const Parameter *p)
-{
-    const int any = c->job.kind == LAYER || c->job.kind == RMS;
-    return any ? as_sizes(o, p->name, &c->axes) : as_size(o, p->name, &c->channel_axis);
-}
-
-/* Windows of even size reach one channel further back (torch) or ahead (ONNX). */
-static int to_window(Call *c, PyObject *o, const Parameter *p)
-{
-    if (!PyUnicode_Check(o)) {
-        PyErr_Format(PyExc_TypeError, "%s must be a string, not %s", p->name, Py_TYPE(o)->tp_name);
-        return -1;
-    }
-    c->onnx_window = PyUnicode_CompareWithASCIIString(o, "onnx") == 0;
-    if (c->onnx_window || PyUnicode_CompareWithASCIIString(o, "torch") == 0)
-        return 0;
-    PyErr_Format(PyExc_ValueError, "%s must be 'torch' or 'onnx', but got %R", p->name, o);
-    return -1;
-}
-
 static const Parameter table[] = {
-    {"x", to_x, 0},
-    {"where", to_where, 0},
-    {"out", to_out, 0},
-    {"weight", to_parameter, offsetof(Call, weight)},
-    {"bias", to_parameter, offsetof(Call, bias)},
-    {"mean_weight", to_parameter, offsetof(Call, mean_weight)},
-    {"var_weight", to_parameter, offsetof(Call, var_weight)},
-    {"running_mean", to_running, offsetof(Call, running.mean)},
-    {"running_var", to_running, offsetof(Call, running.var)},
-    {"training", to_bool, offsetof(Call, use_batch)},
-    {"use_input_stats", to_bool, offsetof(Call, use_batch)},
-    {"return_moments", to_bool, offsetof(Call, return_moments)},
-    {"momentum", to_finite, offsetof(Call, momentum)},
-    {"eps", to_eps, 0},
-    {"correction", to_correction, 0},
-    {"axis", to_axis, 0},
-    {"normalized_shape", to_sizes, offsetof(Call, normalized_shape)},
-    {"num_groups", to_size, offsetof(Call, job.num_groups)},
-    {"size", to_size, offsetof(Call, window.size)},
-    {"alpha", to_double, offsetof(Call, window.alpha)},
-    {"beta", to_double, offsetof(Call, window.beta)},
-    {"k", to_double, offsetof(Call, window.k)},
-    {"window", to_window, 0},
-    {"negative_slope", to_double, offsetof(Call, negative_slope)},
+    {"x", TO_X, 0},
+    {"where", TO_WHERE, 0},
+    {"out", TO_OUT, 0},
+    {"weight", TO_ARRAY, offsetof(Call, arrays[WEIGHT])},
+    {"bias", TO_ARRAY, offsetof(Call, arrays[BIAS])},
+    {"mean_weight", TO_ARRAY, offsetof(Call, arrays[MEAN_WEIGHT])},
+    {"var_weight", TO_ARRAY, offsetof(Call, arrays[VAR_WEIGHT])},
+    {"running_mean", TO_SHARED, offsetof(Call, arrays[RUNNING_MEAN])},
+    {"running_var", TO_SHARED, offsetof(Call, arrays[RUNNING_VAR])},
+    {"training", TO_BOOL, offsetof(Call, use_batch)},
+    {"use_input_stats", TO_BOOL, offsetof(Call, use_batch)},
+    {"return_moments", TO_BOOL, offsetof(Call, return_moments)},
+    {"momentum", TO_FINITE, offsetof(Call, momentum)},
+    {"eps", TO_EPS, offsetof(Call, job.eps)},
+    {"correction", TO_CORRECTION, offsetof(Call, job.correction)},
+    {"axis", TO_AXIS, 0},
+    {"normalized_shape", TO_SIZES, offsetof(Call, normalized_shape)},
+    {"num_groups", TO_SIZE, offsetof(Call, job.num_groups)},
+    {"size", TO_SIZE, offsetof(Call, window.size)},
+    {"alpha", TO_DOUBLE, offsetof(Call, window.alpha)},
+    {"beta", TO_DOUBLE, offsetof(Call, window.beta)},
+    {"k", TO_DOUBLE, offsetof(Call, window.k)},
+    {"window", TO_WINDOW, offsetof(Call, onnx_window)},
+    {"negative_slope", TO_DOUBLE, offsetof(Call, negative_slope)},
+    {NULL, TO_X, 0},
 };
 
 const Parameter *find_parameter(const char *name)
 {
-    for (size_t i = 0; i < sizeof table / sizeof *table; i++)
-        if (strcmp(table[i].name, name) == 0)
-            return &table[i];
-    return NULL;
+    const Parameter *p = table;
+    while (p->name && strcmp(p->name, name) != 0)
+        p++;
+    return p->name ? p : NULL;
+}
+
+/* Windows of even size reach one channel further back (torch) or ahead (ONNX). */
+static int as_window(PyObject *o, const char *name, int *onnx)
+{
+    if (!PyUnicode_Check(o))
+        return refuse(PyExc_TypeError, "%s must be a string, not %s", name, Py_TYPE(o)->tp_name);
+    *onnx = PyUnicode_CompareWithASCIIString(o, "onnx") == 0;
+    if (*onnx || PyUnicode_CompareWithASCIIString(o, "torch") == 0)
+        return 0;
+    return refuse(PyExc_ValueError, "%s must be 'torch' or 'onnx', but got %R", name, o);
+}
+
+static int convert(Call *c, const Parameter *p, PyObject *o)
+{
+    void *field = (char *)c + p->offset;
+    switch (p->conversion) {
+    case TO_X:
+        return x_convert(&c->o, o);
+    case TO_WHERE:
+        c->takes_where = 1;
+        return where_convert(&c->o, o);
+    case TO_OUT:
+        return out_convert(&c->o, o);
+    case TO_ARRAY:
+        return parameter_convert(c->o.state, o, p->name, field);
+    case TO_SHARED:
+        return o == Py_None ? 0 : shared_convert(o, p->name, field);
+    case TO_BOOL:
+        return as_bool(o, p->name, field);
+    case TO_SIZE:
+        return as_size(o, p->name, field);
+    case TO_SIZES:
+        return as_sizes(o, p->name, field);
+    case TO_DOUBLE:
+        return as_double(o, p->name, field);
+    case TO_FINITE:
+        return as_finite(o, p->name, field);
+    case TO_CORRECTION:
+        return as_correction(o, p->name, field);
+    case TO_EPS: /* None is rms_norm's alone: as torch, the arithmetic type's own epsilon */
+        if (o != Py_None || c->job.kind != RMS)
+            return as_eps(o, p->name, field);
+        c->job.eps = c->o.t.dtype == F64 ? DBL_EPSILON : FLT_EPSILON;
+        return 0;
+    case TO_AXIS: /* the channels', or any axes */
+        return c->job.kind == LAYER || c->job.kind == RMS ? as_sizes(o, p->name, &c->axes)
+                                                          : as_size(o, p->name, &c->channel_axis);
+    case TO_WINDOW:
+        return as_window(o, p->name, field);
+    }
+    Py_UNREACHABLE();
 }
 
 int call_convert(Call *c, SignatureId id, const char *function, PyObject *const *args,
@@ -148,7 +122,7 @@ int call_convert(Call *c, SignatureId id, const char *function, PyObject *const 
     if (parse(s, function, args, nargs, kwnames, values) < 0)
         return -1;
     for (int i = 0; i < s->count; i++)
-        if (s->parameters[i]->convert(c, values[i], s->parameters[i]) < 0)
+        if (convert(c, s->parameters[i], values[i]) < 0)
             return -1;
-    return mask_convert(&c->o, values[0], c->takes_where) < 0 ? -1 : shape_note(&c->o);
+    return mask_convert(&c->o, values[0], c->takes_where) < 0 ? -1 : operands_take(&c->o);
 }

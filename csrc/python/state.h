@@ -13,18 +13,9 @@
 
 /* Whatever takes keywords. */
 typedef enum {
-    BATCH_NORM,
-    INSTANCE_NORM,
-    LAYER_NORM,
-    RMS_NORM,
-    GROUP_NORM,
-    SWITCHABLE_NORM,
-    LOCAL_RESPONSE_NORM,
-    STANDARDIZE,
-    MOMENTS,
-    RELU,
-    LEAKY_RELU,
-    PRELU,
+#define FUNCTION(name, ...) ID_##name,
+#include "functions.def"
+#undef FUNCTION
     FUNCTIONS,
     LAYER_CALL = FUNCTIONS, /* a layer called on x */
     SIGNATURES
@@ -32,7 +23,7 @@ typedef enum {
 
 enum { MAXARGS = 16 };
 
-typedef struct Parameter Parameter; /* parameters.c: what a name means and how it is converted */
+typedef struct Parameter Parameter; /* call.c: what a name means and how it is converted */
 
 /* Parameters in positional order: the first is positional-only, those from `positional` on are
  * keyword-only. defaults[i] is NULL where one is required. Filled from normc/_docs.py. */
@@ -42,10 +33,11 @@ typedef struct {
     const Parameter *parameters[MAXARGS];
 } Signature;
 
+/* Python objects that C needs, imported once: module.c has their homes. */
+enum { AXIS_ERROR, SHARES_MEMORY, MOMENTS, AS_NDARRAY, JOIN_MASK, OVERLAPS_ITSELF, IMPORTS };
+
 typedef struct {
-    PyObject *axis_error, *shares_memory, *from_dlpack; /* NumPy's */
-    PyObject *moments;                                  /* class Moments */
-    PyArray_Descr *bfloat16;                            /* ml_dtypes'; NULL until one is seen */
+    PyObject *imports[IMPORTS];
     Signature signatures[SIGNATURES];
 } State;
 
@@ -53,7 +45,7 @@ extern PyModuleDef normc_module;
 
 /* functions.c, in the order of SignatureId */
 extern PyMethodDef functions[FUNCTIONS];
-/* parameters.c: NULL: no parameter has this name. */
+/* call.c: NULL: no parameter has this name. */
 const Parameter *find_parameter(const char *name);
 /* batchnorm.c: adds the type to the module. */
 int add_batchnorm(PyObject *module);

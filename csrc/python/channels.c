@@ -1,0 +1,105 @@
+/* Checks of the norms that have channels, and of their running statistics. */
+#include "call.h"
+
+int vector_check(PyArrayObject *array, const char *name, npy_intp n)
+{
+    if (array == NULL || (PyArray_NDIM(array) == 1 && PyArray_DIM(array, 0) == n))
+        return 0;
+    const char *shape = SHAPE(PyArray_NDIM(array), PyArray_DIMS(array));
+    if (PyArray_SIZE(array) == n)
+        return refuse(PyExc_ValueError, "%s must have shape (%zd,), but has %s", name, n, shape);
+    return refuse(PyExc_ValueError, "%s should contain %zd elements not %zd (its shape is %s)",
+                  name, n, PyArray_SIZE(array), shape);
+}
+
+int vector_take(const Call *c, int which, npy_intp n, Vector *v)
+{
+    PyArrayObject *array = c->arrays[which];
+    if (array == NULL)
+        return 0;
+    if (vector_check(array, array_names[which], n) < 0)
+        return -1;
+    const int dtype = dtype_of(array);
+    if (dtype < 0)
+        return refuse_changed(array_names[which]);
+    *v = (Vector){PyArray_BYTES(array), n, PyArray_STRIDE(array, 0), (Dtype)dtype,
+                  PyArray_ISBYTESWAPPED(array)};
+    return 0;
+}
+
+/* A single value has no variance to speak of. Masks are exempt: what they leave is data, not a
+ * shape. */
+static int batch_size_check(const Call *c)
+{
+    const npy_intp *dims = c->o.shape, size = PyArray_MultiplyList(dims, c->o.t.ndim);
+    const int instance = c->job.kind == INSTANCE;
+    npy_intp groups = dims[c->job.axis];
+    if (instance)
+        groups *= dims[c->job.axis == 0];
+    if (!c->use_batch || c->job.kind == GROUP || c->o.where || size == 0 || size > groups)
+        return 0;
+    return refuse(PyExc_ValueError, "Expected more than 1 %s when training, got input size %s",
+                  instance ? "spatial element" : "value per channel", SHAPE(c->o.t.ndim, dims));
+}
+
+static int running_use_check(const Call *c)
+{
+    const int instance = c->job.kind == INSTANCE, has_mean = c->arrays[RUNNING_MEAN] != NULL;
+    if (has_mean != (c->arrays[RUNNING_VAR] != NULL))
+        return refuse(PyExc_ValueError, "running_mean and running_var must either both be None or "
+                                        "neither be None");
+    if (!c->use_batch && !has_mean)
+        return refuse(
+            PyExc_ValueError, "Expected running_mean and running_var to be defined %s",
+            instance ? "when use_input_stats is false"
+                     : "when training is false: running_mean must be defined in evaluation mode");
+    if (!c->use_batch && c->return_moments && c->job.kind != SWITCHABLE)
+        return refuse(PyExc_ValueError,
+                      "return_moments needs the statistics of the batch, but got %s",
+                      instance ? "use_input_stats=False" : "training=False");
+    return 0;
+}
+
+/* What is updated is written when all else has been read and written. */
+static int update_check(const Call *c)
+{
+    const struct {
+        PyArrayObject *array;
+        const char *name;
+    } operands[] = {{c->o.x, "x"}, {c->o.where, "where"}, {c->o.y, "out"}};
+    for (int i = RUNNING_MEAN; i <= TRACKED; i++) {
+        PyArrayObject *running = c->arrays[i];
+        if (running && !PyArray_ISWRITEABLE(running))
+            return refuse(PyExc_ValueError, "%s is to be updated, but is read-only",
+                          array_names[i]);
+        for (int j = 0; j < 3; j++)
+            if (refuse_shared(c->o.state, running, array_names[i], operands[j].array,
+                              operands[j].name) < 0)
+                return -1;
+        for (int j = 0; j < ARRAYS; j++)
+            if (j != i && refuse_shared(c->o.state, running, array_names[i], c->arrays[j],
+                                        array_names[j]) < 0)
+                return -1;
+    }
+    return 0;
+}
+
+int channels_check(Call *c)
+{
+    const int ndim = c->o.t.ndim;
+    const int nothing = ndim == 1 && c->o.shape[0] == 0; /* as torch: no channels */
+    if (ndim < 2 && !nothing)
+        return refuse(PyExc_ValueError,
+                      "Expected at least 2 dimensions (N, C, *) for x but received %d, shape %s",
+                      ndim, SHAPE(ndim, c->o.shape));
+    if (place_axis(c->o.state, nothing ? 0 : c->channel_axis, ndim, &c->job.axis) < 0)
+        return -1;
+    const npy_intp n = c->o.shape[c->job.axis];
+    if (running_use_check(c) < 0 || vector_take(c, RUNNING_MEAN, n, &c->running_mean) < 0 ||
+        vector_take(c, RUNNING_VAR, n, &c->running_var) < 0 ||
+        vector_check(c->arrays[WEIGHT], "weight", n) < 0 ||
+        vector_check(c->arrays[BIAS], "bias", n) < 0 || batch_size_check(c) < 0)
+        return -1;
+    c->update = c->use_batch && c->arrays[RUNNING_MEAN];
+    return c->update ? update_check(c) : 0;
+}

@@ -1,0 +1,86 @@
+#include "running.h"
+#include "cpu.h"
+#include "kernels.h"
+
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+enum { CHUNK = 256 };
+
+typedef union {
+    double wide[CHUNK];
+    float narrow[CHUNK];
+    char bytes[8 * CHUNK];
+} Chunk;
+
+static void read_chunk(const Vector *v, ptrdiff_t at, ptrdiff_t n, double *values)
+{
+    Chunk c;
+    kernels(v->dtype)->pack(&c, v->data + at * v->step, v->step, v->swapped, n);
+    for (ptrdiff_t i = 0; i < n; i++)
+        values[i] = v->dtype == F64 ? c.wide[i] : (double)c.narrow[i];
+}
+
+/* To float, to odd where inexact: to half from there rounds as if it had been once (Boldo and
+ * Melquiond, "Emulation of FMA and correctly rounded sums", 2008). */
+static float round_to_odd(double x)
+{
+    float nearest = (float)x;
+    uint32_t bits;
+    if ((double)nearest == x || x != x)
+        return nearest;
+    memcpy(&bits, &nearest, 4);
+    bits = (bits - (fabs((double)nearest) > fabs(x))) | 1;
+    memcpy(&nearest, &bits, 4);
+    return nearest;
+}
+
+static void write_chunk(const Vector *v, ptrdiff_t at, ptrdiff_t n, const double *values)
+{
+    const ptrdiff_t size = itemsize(v->dtype);
+    Chunk from, to;
+    for (ptrdiff_t i = 0; i < n; i++)
+        if (v->dtype == F64)
+            from.wide[i] = values[i];
+        else
+            from.narrow[i] = v->dtype == F32 ? (float)values[i] : round_to_odd(values[i]);
+    kernels(v->dtype)->unpack(to.bytes, size, &from, n);
+    for (ptrdiff_t i = 0; i < n; i++)
+        for (ptrdiff_t j = 0; j < size; j++)
+            v->data[(at + i) * v->step + j] = to.bytes[i * size + (v->swapped ? size - 1 - j : j)];
+}
+
+static ptrdiff_t chunk_size(const Vector *v, ptrdiff_t at)
+{
+    return v->n - at < CHUNK ? v->n - at : CHUNK;
+}
+
+void vector_read(const Vector *v, double *values)
+{
+    const FpState saved = fp_enter();
+    for (ptrdiff_t at = 0; at < v->n; at += CHUNK)
+        read_chunk(v, at, chunk_size(v, at), values + at);
+    fp_leave(saved);
+}
+
+void running_update(const Vector *mean, const Vector *var, const ChannelStat *batch,
+                    double momentum)
+{
+    const FpState saved = fp_enter();
+    double means[CHUNK], vars[CHUNK];
+    for (ptrdiff_t at = 0; at < mean->n; at += CHUNK) {
+        const ptrdiff_t n = chunk_size(mean, at);
+        read_chunk(mean, at, n, means);
+        read_chunk(var, at, n, vars);
+        for (ptrdiff_t i = 0; i < n; i++) {
+            if (batch[at + i].keep)
+                continue;
+            means[i] = (1 - momentum) * means[i] + momentum * batch[at + i].mean;
+            vars[i] = (1 - momentum) * vars[i] + momentum * batch[at + i].var;
+        }
+        write_chunk(mean, at, n, means);
+        write_chunk(var, at, n, vars);
+    }
+    fp_leave(saved);
+}

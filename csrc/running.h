@@ -1,0 +1,16 @@
+/* Running statistics: vectors of any dtype, step and byte order, read and updated in double. */
+#ifndef NORMC_RUNNING_H
+#define NORMC_RUNNING_H
+#include "norm.h"
+
+typedef struct {
+    char *data;
+    ptrdiff_t n, step; /* in bytes */
+    Dtype dtype;
+    int swapped;
+} Vector;
+
+void vector_read(const Vector *, double *values);
+/* running = (1 - momentum) * running + momentum * batch, rounded once, but in channels to keep. */
+void running_update(const Vector *mean, const Vector *var, const ChannelStat *, double momentum);
+#endif
