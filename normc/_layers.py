@@ -7,10 +7,10 @@ from copyreg import __newobj__
 import numpy as np
 
 from . import _core
+from ._fields import FLOATING, counter, eps, flag, momentum, vector
 
 __all__ = ["BatchNorm", "BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "decay"]
 
-FLOATING = ("float16", "bfloat16", "float32", "float64")
 IncompatibleKeys = namedtuple("IncompatibleKeys", ["missing_keys", "unexpected_keys"])
 
 
@@ -43,15 +43,7 @@ def decay(weight_of_old):
     """
     from decimal import Decimal
 
-    kind = type(weight_of_old).__name__
-    if isinstance(weight_of_old, (str, bytes)):
-        raise TypeError(f"weight_of_old must be a real number, not {kind}")
-    try:
-        value = float(weight_of_old)
-    except TypeError as error:
-        raise TypeError(f"weight_of_old must be a real number, not {kind}") from error
-    except OverflowError as error:
-        raise ValueError("weight_of_old must fit a double") from error
+    value = _core._real(weight_of_old, "weight_of_old")
     if not np.isfinite(value):
         raise ValueError(f"weight_of_old must be finite, but got {value}")
     return float(1 - Decimal(repr(value)))
@@ -62,12 +54,23 @@ class Layer:
 
     It comes before the class that holds the fields, whose ``__init__`` takes ``_config()``. A layer
     names its arrays in ``_parameters`` and ``_buffers``, of which those that are None do not count,
-    and its other fields in ``_settings``.
+    and its other fields in ``_settings``; ``_checks`` tells of each what may be assigned.
     """
 
     _parameters = ()
     _buffers = ()
     _settings = ()
+    _checks = {}
+
+    def __setattr__(self, name, value):
+        if name in self._checks:
+            value = self._checks[name](self, value, name)
+        super().__setattr__(name, value)
+
+    def __delattr__(self, name):
+        if name in self._checks:
+            raise AttributeError(f"{name} cannot be deleted")
+        super().__delattr__(name)
 
     def train(self, mode=True):
         """Sets training mode, or with False evaluation; returns the layer."""
@@ -274,6 +277,9 @@ class BatchNorm(Layer, _core.BatchNorm):
     _parameters = ("weight", "bias")
     _buffers = ("running_mean", "running_var", "num_batches_tracked")
     _settings = ("eps", "momentum", "affine", "track_running_stats", "training", "frozen")
+    _checks = {"weight": vector, "bias": vector, "running_mean": vector, "running_var": vector,
+               "num_batches_tracked": counter, "eps": eps, "momentum": momentum,
+               "affine": flag, "track_running_stats": flag, "training": flag, "frozen": flag}
     _ranks = (0, 64)
 
     def __init__(self, num_features, eps=1e-5, momentum=0.1, affine=True, track_running_stats=True,

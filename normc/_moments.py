@@ -170,8 +170,11 @@ class Moments:
 
 def from_core(rows, shape, about):
     """Moments of the core's rows of count, mean in two words, m2."""
-    count, mean, mean_lo, m2 = np.ascontiguousarray(rows.T).reshape(4, *shape)
-    return Moments(count.astype(np.int64), mean, m2, mean_lo=mean_lo, about=about)
+    moments = object.__new__(Moments)
+    count, moments.mean, moments.mean_lo, moments.m2 = np.ascontiguousarray(rows.T).reshape(
+        4, *shape)
+    moments.count, moments.about = count.astype(np.int64), about
+    return moments
 
 
 def _two_sum(a, b):

@@ -6,6 +6,7 @@ import io
 import pickle
 import threading
 import weakref
+from contextlib import nullcontext
 
 import bound
 import numpy as np
@@ -422,6 +423,30 @@ def test_new_without_init():
                 use(layer)
             except (RuntimeError, AttributeError, ValueError, TypeError):
                 pass
+
+
+NO_NUMBERS = ["text", object(), np.zeros(3), np.array(None), np.nan, 1j]
+NO_VECTORS = [*NO_NUMBERS, 3, 1.5, np.zeros((4, 1)), np.zeros(4, int), np.zeros(4, complex),
+              np.zeros(()), np.array(5, np.int32), np.array([5])]
+ENDS = {"weight": None, "bias": None, "num_batches_tracked": None, "momentum": None,
+        "eps": RuntimeError, "running_mean": ValueError, "running_var": ValueError}
+
+
+@pytest.mark.parametrize("name", ENDS)
+def test_what_slipped_past_the_checks_ends_in_an_error(name, x):
+    """The fields in C take any object; a call refuses what it cannot use, and changes nothing."""
+    field = getattr(normc._core.BatchNorm, name)
+    for junk in NO_NUMBERS if name in ("eps", "momentum") else NO_VECTORS:
+        layer = BatchNorm1d(4)
+        before = state(layer)
+        field.__set__(layer, junk)
+        with pytest.raises((TypeError, ValueError), match=name):
+            layer(x)
+        field.__set__(layer, getattr(BatchNorm1d(4), name))
+        assert state(layer) == before
+    field.__delete__(layer)
+    with pytest.raises(ENDS[name]) if ENDS[name] else nullcontext():
+        layer(x)
 
 
 def test_double_init(x):

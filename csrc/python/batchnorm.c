@@ -7,16 +7,15 @@
 
 enum { EPS = LAYER_ARRAYS, MOMENTUM, OBJECTS };
 
+/* Objects and flags are what Python has put there: they are checked at every call. */
 typedef struct {
     PyObject_HEAD vectorcallfunc call;
     State *state;               /* the module's, which the type keeps alive */
-    PyObject *objects[OBJECTS]; /* ndarrays, eps and momentum as given; NULL: None */
+    PyObject *objects[OBJECTS]; /* NULL: nothing yet, None */
     Py_ssize_t num_features, axis;
-    double eps, momentum; /* NaN: None, the mean of all batches */
     int correction;
     int least_rank, most_rank; /* of x */
-    int affine, track_running_stats, training, frozen;
-    int ready; /* __init__ has been through */
+    char track_running_stats, training, frozen;
 } BatchNorm;
 
 /* ---- the call -------------------------------------------------------------------------------- */
@@ -32,22 +31,46 @@ static int rank_check(const BatchNorm *bn, int ndim)
                   bn->least_rank, bn->most_rank, ndim);
 }
 
-/* The layer as it stands now; other threads may change it while the norm is computed. */
+static PyObject *object(const BatchNorm *bn, int which)
+{
+    return bn->objects[which] == Py_None ? NULL : bn->objects[which];
+}
+
+/* The counter of this call; NULL: none. */
+static int counter_convert(Call *c, PyObject *tracked)
+{
+    if (tracked == NULL)
+        return 0;
+    PyArrayObject *array = (PyArrayObject *)tracked;
+    if (!PyArray_Check(tracked) || PyArray_TYPE(array) != NPY_INT64 || PyArray_NDIM(array) != 0 ||
+        !PyArray_ISBEHAVED(array))
+        return refuse(PyExc_ValueError,
+                      "num_batches_tracked must be a 0-d array of int64 that can "
+                      "be written, but is %R",
+                      tracked);
+    c->arrays[TRACKED] = (PyArrayObject *)Py_NewRef(tracked);
+    return 0;
+}
+
+/* The layer as it stands now; other threads may change it while the norm is computed. momentum NaN:
+ * None, the mean of all batches. May run Python code. */
 static int snapshot(const BatchNorm *bn, Call *c)
 {
     const int training = bn->training && !bn->frozen, track = bn->track_running_stats;
-    c->use_batch = training || !(bn->objects[RUNNING_MEAN] || bn->objects[RUNNING_VAR]);
+    PyObject *momentum = object(bn, MOMENTUM);
+    c->use_batch = training || !(object(bn, RUNNING_MEAN) || object(bn, RUNNING_VAR));
     c->channel_axis = bn->axis;
-    c->momentum = bn->momentum;
-    c->job.eps = bn->eps;
+    c->momentum = NAN;
     c->job.correction = bn->correction;
     for (int i = 0; i < TRACKED; i++)
-        if (bn->objects[i] && (i < RUNNING_MEAN || !training || track) &&
-            shared_convert(bn->objects[i], array_names[i], &c->arrays[i]) < 0)
+        if (object(bn, i) && (i < RUNNING_MEAN || !training || track) &&
+            shared_convert(object(bn, i), array_names[i], &c->arrays[i]) < 0)
             return -1;
-    if (training && track)
-        c->arrays[TRACKED] = (PyArrayObject *)Py_XNewRef(bn->objects[TRACKED]);
-    return rank_check(bn, c->o.t.ndim);
+    if (training && track && counter_convert(c, object(bn, TRACKED)) < 0)
+        return -1;
+    if (momentum && as_finite(momentum, "momentum", &c->momentum) < 0)
+        return -1;
+    return as_eps(bn->objects[EPS], "eps", &c->job.eps);
 }
 
 /* Batches of which nothing enters the statistics do not count. */
@@ -72,25 +95,19 @@ static PyObject *publish(Call *c)
     return norm_finish(c);
 }
 
-static int ready_check(const BatchNorm *bn)
-{
-    return bn->ready ? 0
-                     : refuse(PyExc_RuntimeError, "%s.__init__() has not been called",
-                              Py_TYPE(bn)->tp_name);
-}
-
 static PyObject *batchnorm_call(PyObject *self, PyObject *const *args, size_t nargsf,
                                 PyObject *kwnames)
 {
     const BatchNorm *bn = (BatchNorm *)self;
+    const char *name = Py_TYPE(self)->tp_name;
     PyObject *result = NULL;
     Call c;
-    if (ready_check(bn) < 0)
-        return NULL;
+    if (bn->objects[EPS] == NULL)
+        return PyErr_Format(PyExc_RuntimeError, "%s.__init__() has not been called", name);
     call_init(&c, bn->state, BATCH);
-    if (call_convert(&c, LAYER_CALL, Py_TYPE(self)->tp_name, args, PyVectorcall_NARGS(nargsf),
-                     kwnames) == 0 &&
-        snapshot(bn, &c) == 0 && channels_check(&c) == 0 && norm_compute(&c) == 0)
+    if (snapshot(bn, &c) == 0 &&
+        call_convert(&c, LAYER_CALL, name, args, PyVectorcall_NARGS(nargsf), kwnames) == 0 &&
+        rank_check(bn, c.o.t.ndim) == 0 && channels_check(&c) == 0 && norm_compute(&c) == 0)
         result = publish(&c);
     call_clear(&c);
     return result;
@@ -98,111 +115,19 @@ static PyObject *batchnorm_call(PyObject *self, PyObject *const *args, size_t na
 
 /* ---- fields ---------------------------------------------------------------------------------- */
 
-static PyArrayObject *as_counter(PyObject *value)
-{
-    Py_ssize_t count;
-    if (as_size(value, array_names[TRACKED], &count) < 0)
-        return NULL;
-    if (count == PY_SSIZE_T_MAX || count == PY_SSIZE_T_MIN) /* clipped, or about to overflow */
-        return (PyArrayObject *)PyErr_Format(
-            PyExc_ValueError, "num_batches_tracked must fit an int64, but got %S", value);
-    PyObject *array = PyArray_SimpleNew(0, NULL, NPY_INT64);
-    if (array)
-        *(int64_t *)PyArray_DATA((PyArrayObject *)array) = count;
-    return (PyArrayObject *)array;
-}
-
-/* An ndarray is kept as it is, so that both sides see each other's changes. */
-static PyArrayObject *as_array(const BatchNorm *bn, PyObject *value, const char *name)
-{
-    PyArrayObject *array = NULL;
-    const int given = PyArray_Check(value);
-    int status = given ? shared_convert(value, name, &array)
-                       : parameter_convert(bn->state, value, name, &array);
-    if (status == 0 && (status = vector_check(array, name, bn->num_features)) == 0 && given)
-        Py_SETREF(array, (PyArrayObject *)Py_NewRef(value));
-    if (status < 0)
-        Py_CLEAR(array);
-    return array;
-}
-
-static int set_array(BatchNorm *bn, PyObject *value, int which)
-{
-    PyArrayObject *array = NULL;
-    if (ready_check(bn) < 0)
-        return -1;
-    if (value != Py_None) {
-        array = which == TRACKED ? as_counter(value) : as_array(bn, value, array_names[which]);
-        if (array == NULL)
-            return -1;
-    }
-    Py_XSETREF(bn->objects[which], (PyObject *)array);
-    return 0;
-}
-
-static int set_number(BatchNorm *bn, PyObject *value, int which)
-{
-    double number = NAN;
-    if (which == EPS ? as_eps(value, "eps", &number) < 0
-                     : value != Py_None && as_finite(value, "momentum", &number) < 0)
-        return -1;
-    *(which == EPS ? &bn->eps : &bn->momentum) = number;
-    Py_XSETREF(bn->objects[which], Py_NewRef(value));
-    return 0;
-}
-
-/* One of the objects, or a flag at this offset. */
-typedef struct {
-    const char *name;
-    int which;
-    size_t flag;
-} Field;
-
-static PyObject *get_field(PyObject *self, void *closure)
-{
-    const Field *f = closure;
-    PyObject *object = f->flag ? NULL : ((BatchNorm *)self)->objects[f->which];
-    if (f->flag)
-        return PyBool_FromLong(*(int *)(void *)((char *)self + f->flag));
-    return Py_NewRef(object ? object : Py_None);
-}
-
-static int set_field(PyObject *self, PyObject *value, void *closure)
-{
-    const Field *f = closure;
-    BatchNorm *bn = (BatchNorm *)self;
-    if (value == NULL)
-        return refuse(PyExc_AttributeError, "%s cannot be deleted", f->name);
-    if (f->flag)
-        return as_bool(value, f->name, (int *)(void *)((char *)self + f->flag));
-    return f->which < LAYER_ARRAYS ? set_array(bn, value, f->which)
-                                   : set_number(bn, value, f->which);
-}
-
-#define FIELD(name, which, flag, doc)                           \
-    {                                                           \
-        name, get_field, set_field, doc, (void *)&(const Field) \
-        {                                                       \
-            name, which, flag                                   \
-        }                                                       \
-    }
-#define FLAG(name, doc) FIELD(#name, 0, offsetof(BatchNorm, name), doc)
-static PyGetSetDef fields[] = {
-    FIELD("weight", WEIGHT, 0, "Scale of each channel, or None."),
-    FIELD("bias", BIAS, 0, "Shift of each channel, or None."),
-    FIELD("running_mean", RUNNING_MEAN, 0, "Averaged batch means, or None."),
-    FIELD("running_var", RUNNING_VAR, 0, "Averaged batch variances, or None."),
-    FIELD("num_batches_tracked", TRACKED, 0, "Batches averaged so far, 0-d int64, or None."),
-    FIELD("eps", EPS, 0, "Added to the variance."),
-    FIELD("momentum", MOMENTUM, 0, "Weight of the new batch; None: mean of all batches."),
-    FLAG(affine, "There is a weight."),
+#define OBJECT(name, which, doc) {name, T_OBJECT, offsetof(BatchNorm, objects[which]), 0, doc}
+#define FLAG(name, doc)          {#name, T_BOOL, offsetof(BatchNorm, name), 0, doc}
+static PyMemberDef members[] = {
+    OBJECT("weight", WEIGHT, "Scale of each channel, or None."),
+    OBJECT("bias", BIAS, "Shift of each channel, or None."),
+    OBJECT("running_mean", RUNNING_MEAN, "Averaged batch means, or None."),
+    OBJECT("running_var", RUNNING_VAR, "Averaged batch variances, or None."),
+    OBJECT("num_batches_tracked", TRACKED, "Batches averaged so far, 0-d int64, or None."),
+    OBJECT("eps", EPS, "Added to the variance."),
+    OBJECT("momentum", MOMENTUM, "Weight of the new batch; None: mean of all batches."),
     FLAG(track_running_stats, "Training updates the running statistics."),
     FLAG(training, "Normalise by the batch's own statistics."),
     FLAG(frozen, "Behave as in evaluation, whatever `training` says."),
-    {NULL, NULL, NULL, NULL, NULL},
-};
-
-static PyMemberDef members[] = {
     {"num_features", T_PYSSIZET, offsetof(BatchNorm, num_features), READONLY, "Channels."},
     {"axis", T_PYSSIZET, offsetof(BatchNorm, axis), READONLY, "The channel axis."},
     {"correction", T_INT, offsetof(BatchNorm, correction), READONLY,
@@ -239,7 +164,7 @@ static int batchnorm_init(PyObject *self, PyObject *args, PyObject *Py_UNUSED(ke
 {
     BatchNorm *bn = (BatchNorm *)self;
     PyObject *num_features, *axis, *correction;
-    BatchNorm new = {.training = 1, .ready = 1};
+    BatchNorm new = {.training = 1};
     if (!PyArg_ParseTuple(args, "OOO(ii):BatchNorm", &num_features, &axis, &correction,
                           &new.least_rank, &new.most_rank) ||
         as_size(num_features, "num_features", &new.num_features) < 0 ||
@@ -285,7 +210,6 @@ static PyType_Slot slots[] = {
     {Py_tp_traverse, batchnorm_traverse},
     {Py_tp_clear, batchnorm_clear},
     {Py_tp_dealloc, batchnorm_dealloc},
-    {Py_tp_getset, fields},
     {Py_tp_members, members},
     {0, NULL},
 };

@@ -115,11 +115,24 @@ static PyObject *config(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(none))
                          names);
 }
 
+/* ---- for normc/_layers.py -------------------------------------------------------------------- */
+
+static PyObject *real(PyObject *Py_UNUSED(module), PyObject *args)
+{
+    const char *name;
+    PyObject *number;
+    double value;
+    if (!PyArg_ParseTuple(args, "Os:_real", &number, &name) || as_double(number, name, &value) < 0)
+        return NULL;
+    return PyFloat_FromDouble(value);
+}
+
 static PyMethodDef internals[] = {
     {"_define", define, METH_VARARGS,
      "_define(name, names, defaults, positional, doc): gives a function its signature."},
     {"_use_cpu", use_cpu, METH_O,
      "_use_cpu(name): at most this CPU capability; -> the one before."},
+    {"_real", real, METH_VARARGS, "_real(number, name): as a float; errors name it."},
     {"_config", config, METH_NOARGS, "_config(): what the build and the machine are, as a dict."},
     {NULL, NULL, 0, NULL},
 };
