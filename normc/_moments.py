@@ -171,8 +171,8 @@ class Moments:
 def from_core(rows, shape, about):
     """Moments of the core's rows of count, mean in two words, m2."""
     moments = object.__new__(Moments)
-    count, moments.mean, moments.mean_lo, moments.m2 = np.ascontiguousarray(rows.T).reshape(
-        4, *shape)
+    count, moments.mean, moments.mean_lo, moments.m2 = (
+        column.reshape(shape) for column in np.ascontiguousarray(rows.T))
     moments.count, moments.about = count.astype(np.int64), about
     return moments
 
