@@ -13,34 +13,17 @@ and differ only in which elements of x share a mean and a variance:
     rms_norm       as layer_norm, but about zero          y = x / sqrt(mean(x^2) + eps) * weight
 
 Names, arguments and meanings are those of ``normc``; bad arguments are not looked for. Inside,
-everything is ``np.longdouble``; results are rounded once, to float64 or to the type of ``out``.
+everything is ``np.longdouble``; results are rounded once, to float64 or to the type of ``out``. The
+axes that weight and bias run along are moved behind the others, where NumPy broadcasts them.
 """
 
-from typing import NamedTuple
-
 import numpy as np
+
+from ._moments import Moments
 
 __all__ = ["Moments", "batch_norm", "group_norm", "instance_norm", "layer_norm", "leaky_relu",
            "local_response_norm", "moments", "prelu", "relu", "rms_norm", "standardize",
            "switchable_norm"]
-
-
-class Moments(NamedTuple):
-    """Of each group: count n, mean = sum x / n, and m2 = sum (x - mean)^2."""
-
-    count: np.ndarray
-    mean: np.ndarray
-    m2: np.ndarray
-
-    @np.errstate(divide="ignore", invalid="ignore")
-    def var(self, correction=0):
-        """m2 / (n - correction): biased, or with 1 unbiased; NaN where nothing is left."""
-        rest = self.count - correction
-        return np.where(rest > 0, self.m2 / rest, np.nan)
-
-    def rstd(self, eps):
-        """1 / sqrt(var + eps), and 0 where var + eps is 0: equal elements deviate by nothing."""
-        return _reciprocal_root(self.var() + eps)
 
 
 def batch_norm(x, /, running_mean=None, running_var=None, weight=None, bias=None, training=False,
@@ -51,13 +34,13 @@ def batch_norm(x, /, running_mean=None, running_var=None, weight=None, bias=None
     In training also, in place: running = (1 - momentum) * running + momentum * batch, where the
     batch's variance is m2 / (n - correction). Otherwise by the running mean and variance.
     """
-    (x, where), channel = _input(x, where), (axis % np.ndim(x),)
-    if not training:
-        d, rstd = x - _along(running_mean, x, channel, 0), _along(running_var, x, channel, 1) + eps
-        return _result(d, _reciprocal_root(rstd), x, channel, weight, bias, where, out)
-    d, m = _centre(x, where, _all_but(x, channel))
-    _track(running_mean, running_var, m, correction, momentum, channel)
-    return _result(d, m.rstd(eps), x, channel, weight, bias, where, out, return_moments and m)
+    x, where = _input(x, where, [axis])
+    if training:
+        y, m = _norm(x, where, range(x.ndim - 1), eps, weight, bias)
+        _track(running_mean, running_var, momentum, correction, *m)
+    else:
+        y, m = _affine(x - running_mean, running_var, eps, weight, bias), ()
+    return _result(y, where, [axis], out, return_moments and m)
 
 
 def instance_norm(x, /, running_mean=None, running_var=None, weight=None, bias=None,
@@ -68,12 +51,12 @@ def instance_norm(x, /, running_mean=None, running_var=None, weight=None, bias=N
     The running statistics take the average, over the samples, of mean and of variance.
     """
     if not use_input_stats:
-        return batch_norm(x, running_mean, running_var, weight, bias, False, momentum, eps,
-                          axis=axis, where=where, out=out)
-    (x, where), channel = _input(x, where), (axis % np.ndim(x),)
-    d, m = _centre(x, where, _all_but(x, (0, *channel)))
-    _track(running_mean, running_var, m, correction, momentum, channel)
-    return _result(d, m.rstd(eps), x, channel, weight, bias, where, out, return_moments and m)
+        return batch_norm(x, running_mean, running_var, weight, bias, eps=eps, axis=axis,
+                          where=where, out=out)
+    x, where = _input(x, where, [axis])
+    y, m = _norm(x, where, range(1, x.ndim - 1), eps, weight, bias)
+    _track(running_mean, running_var, momentum, correction, *m)
+    return _result(y, where, [axis], out, return_moments and m)
 
 
 def layer_norm(x, /, normalized_shape=None, weight=None, bias=None, eps=1e-5, *, axis=None,
@@ -82,9 +65,10 @@ def layer_norm(x, /, normalized_shape=None, weight=None, bias=None, eps=1e-5, *,
 
     Weight and bias have one value for each element that shares the mean.
     """
-    (x, where), axes = _input(x, where), _shared_axes(x, normalized_shape, axis)
-    d, m = _centre(x, where, axes)
-    return _result(d, m.rstd(eps), x, axes, weight, bias, where, out, return_moments and m)
+    axes = _axes(x, normalized_shape, axis)
+    x, where = _input(x, where, axes)
+    y, m = _norm(x, where, range(-len(axes), 0), eps, weight, bias)
+    return _result(y, where, axes, out, return_moments and m)
 
 
 def rms_norm(x, /, normalized_shape=None, weight=None, eps=None, *, axis=None, where=None,
@@ -94,23 +78,24 @@ def rms_norm(x, /, normalized_shape=None, weight=None, eps=None, *, axis=None, w
     eps is 2^-52 for float64 and integers, 2^-23 for the smaller floating types.
     """
     if eps is None:
-        small = np.asarray(x).dtype.kind not in "biu" and np.asarray(x).dtype.itemsize < 8
-        eps = 2.0**-23 if small else 2.0**-52
-    (x, where), axes = _input(x, where), _shared_axes(x, normalized_shape, axis)
-    d, m = _centre(x, where, axes, times=0)
-    return _result(d, m.rstd(eps), x, axes, weight, None, where, out, return_moments and m)
+        dtype = np.asarray(x).dtype
+        eps = 2.0**-52 if dtype.kind in "biu" or dtype.itemsize == 8 else 2.0**-23
+    axes = _axes(x, normalized_shape, axis)
+    x, where = _input(x, where, axes)
+    y, m = _norm(x, where, range(-len(axes), 0), eps, weight, None, about="zero")
+    return _result(y, where, axes, out, return_moments and m, about="zero")
 
 
 def group_norm(x, /, num_groups, weight=None, bias=None, eps=1e-5, *, axis=1, where=None, out=None,
                return_moments=False):
     """Neighbouring channels of one sample together, in num_groups groups (Wu and He, 2018)."""
-    (x, where), axis = _input(x, where), axis % np.ndim(x)
-    split = (*x.shape[:axis], num_groups, x.shape[axis] // num_groups, *x.shape[axis + 1:])
-    shared = tuple(i for i in range(x.ndim + 1) if i not in (0, axis))
-    d, m = _centre(x.reshape(split), where.reshape(split), shared)
-    d = (d * m.rstd(eps)).reshape(x.shape)
-    m = Moments(*(field.squeeze(axis + 1) for field in m))
-    return _result(d, 1, x, (axis,), weight, bias, where, out, return_moments and m)
+    x, where = _input(x, where, [axis])
+    split = (*x.shape[:-1], num_groups, x.shape[-1] // num_groups)
+    weight, bias = (p if p is None else np.reshape(p, split[-2:]) for p in (weight, bias))
+    y, m = _norm(x.reshape(split), where.reshape(split), (*range(1, x.ndim - 1), -1), eps, weight,
+                 bias)
+    return _result(y.reshape(x.shape), where, [axis], out,
+                   return_moments and [part[..., 0] for part in m])
 
 
 def switchable_norm(x, /, mean_weight, var_weight, weight=None, bias=None, running_mean=None,
@@ -121,28 +106,27 @@ def switchable_norm(x, /, mean_weight, var_weight, weight=None, bias=None, runni
         mean = sum_k softmax(mean_weight)_k mean_k,   var = sum_k softmax(var_weight)_k var_k.
 
     Layer and batch statistics come of the instances', averaged over channels or over samples:
-    mean_k = avg(mean), var_k = avg(var + mean^2) - mean_k^2 = avg(var) + avg((mean - mean_k)^2).
+    mean_k = avg(mean), var_k = avg(var + mean^2) - mean_k^2: where var is biased, the mean and the
+    variance of all their elements. An instance's correction raises them by its average.
     For (N, C), where an instance has no variance, k is layer and batch alone, both of x itself.
     """
-    (x, where), axis = _input(x, None), axis % np.ndim(x)
-    # Without the mean of all, no mean that is blended below is a large number.
-    centre = np.where(np.isfinite(x), x, 0).sum() / max(x.size, 1)
-    d, (count, mean, m2) = _centre(x - centre, where, _all_but(x, (0, axis)))
-    var = Moments(count, mean, m2).var(correction * (count > 1))
-    blend = [(mean, var)]
-    for over in (axis, 0):
-        m, inner = _centre(mean, np.True_, (over,))[1], _centre(var, np.True_, (over,))[1].mean
-        blend.append((m.mean, m.var(correction) if x.ndim == 2 else inner + m.var()))
+    x, where = _input(x, None, [axis])
+    moments, deviations, variances = [], [], []
+    for over in (), (-1,), (0,):
+        d, (n, mean, m2) = _centre(x, where, (*range(1, x.ndim - 1), *over))
+        if not over or x.ndim == 2:
+            raised = m2 * correction / np.maximum(n - correction, 1)
+        moments.append((n, mean, m2))
+        deviations.append(d)
+        variances.append((m2 + raised.sum(over, keepdims=True)) / np.maximum(n, 1))
     if training:
-        _publish(running_mean, (blend[2][0] + centre).ravel(), momentum, x.size > 0)
-        _publish(running_var, blend[2][1].ravel(), momentum, x.size > 0)
+        _track(running_mean, running_var, momentum, 0, n, mean, variances[2] * n)
     else:
-        blend[2] = _along(running_mean, x, (axis,), 0) - centre, _along(running_var, x, (axis,), 1)
-    means, variances = zip(*blend[x.ndim == 2:])
-    d = d + sum(w * (mean - part) for w, part in zip(_softmax(mean_weight), means))
-    var = sum(w * part for w, part in zip(_softmax(var_weight), variances))
-    m = return_moments and Moments(count, mean + centre, m2)
-    return _result(d, _reciprocal_root(var + eps), x, (axis,), weight, bias, where, out, m)
+        deviations[2], variances[2] = x - running_mean, running_var
+    own = int(x.ndim == 2)
+    d, var = _blend(mean_weight, deviations[own:]), _blend(var_weight, variances[own:])
+    y = _affine(d, var, eps, weight, bias)
+    return _result(y, where, [axis], out, return_moments and moments[0])
 
 
 def local_response_norm(x, /, size, alpha=1e-4, beta=0.75, k=1.0, *, axis=1, window="torch",
@@ -152,14 +136,12 @@ def local_response_norm(x, /, size, alpha=1e-4, beta=0.75, k=1.0, *, axis=1, win
     The sum runs over ``size`` channels around each; of an even size, "torch" takes the odd one
     before it and "onnx" the one after it. Channels outside x count as zero.
     """
-    x, where = _input(x, None)
+    x, where = _input(x, None, [axis])
     before = size // 2 if window == "torch" else (size - 1) // 2
-    squares = np.moveaxis(x * x, axis, 0)
-    sums = np.zeros_like(squares)
-    for c in range(len(sums)):
-        sums[c] = squares[max(c - before, 0):max(c - before + size, 0)].sum(0)
-    d = (k + alpha / wide(size) * np.moveaxis(sums, 0, axis)) ** wide(beta)
-    return _result(x / d, 1, x, (), None, None, where, out)
+    sums = np.zeros_like(x)
+    for c in range(x.shape[-1]):
+        sums[..., c] = (x[..., max(c - before, 0):c - before + size] ** 2).sum(-1)
+    return _result(x / (k + alpha * sums / size) ** beta, where, [axis], out)
 
 
 def standardize(x, /, axis=None, *, eps=0.0, where=None, out=None, return_moments=False):
@@ -180,97 +162,80 @@ def relu(x, /, *, out=None):
 
 def leaky_relu(x, /, negative_slope=0.01, *, out=None):
     """x where x >= 0, else x * negative_slope (Maas, Hannun and Ng, 2013)."""
-    x, where = _input(x, None)
-    return _result(np.where(x < 0, x * negative_slope, x), 1, x, (), None, None, where, out)
+    return prelu(x, negative_slope, out=out)
 
 
 def prelu(x, /, weight, *, axis=1, out=None):
     """leaky_relu with one slope, or one slope per channel (He et al., 2015)."""
-    slope = np.asarray(weight).astype(wide)
-    slope = slope.reshape(()) if slope.size == 1 else _along(slope, np.asarray(x), (axis,), 1)
-    return leaky_relu(x, slope, out=out)
+    axes, shape = ([], ()) if np.size(weight) == 1 else ([axis], -1)
+    x, where = _input(x, None, axes)
+    return _result(np.where(x < 0, x * np.reshape(weight, shape), x), where, axes, out)
 
 
-wide = np.longdouble
-
-
-def _input(x, where):
-    """x in the wide type, and which of its elements count."""
-    where = np.True_ if where is None else where
-    where = np.broadcast_to(where, np.shape(x)) & ~np.ma.getmask(x)
-    return np.ma.getdata(x).astype(np.float64).astype(wide), where
+def _norm(x, where, shared, eps, weight, bias, about="mean"):
+    """The formula, where elements along the axes ``shared`` share n, mean and m2; and those."""
+    d, (n, mean, m2) = _centre(x, where, shared, about)
+    return _affine(d, m2 / np.maximum(n, 1), eps, weight, bias), (n, mean, m2)
 
 
 @np.errstate(invalid="ignore")
-def _centre(x, where, axes, times=2):
-    """Each element less its group's mean, and the groups' moments.
-
-    Centring twice takes away what rounding left of the first mean, so that nothing is lost even
-    where the mean is a million million times the deviation; the square of a mean is never formed.
-    """
-    where = np.broadcast_to(where, x.shape)
-    group = {"axis": axes, "keepdims": True}
-    count = where.sum(**group)
-    d, mean = np.where(where, x, 0), np.zeros(count.shape, wide)
-    for _ in range(times):
-        shift = d.sum(**group) / np.maximum(count, 1)
-        # A mean is never outside its elements: those of a constant group then deviate by zero.
-        least, most = d.min(**group, where=where, initial=np.inf), d.max(**group, initial=-np.inf,
-                                                                         where=where)
-        shift = np.where(count, np.clip(shift, least, most), 0)
-        d, mean = np.where(where, d - shift, 0), mean + shift
+def _centre(x, where, shared, about="mean"):
+    """Each element less the mean of its group, and the group's n, mean and sum (x - mean)^2."""
+    group = {"axis": tuple(shared), "keepdims": True}
+    n = where.sum(**group)
+    origin = mean = np.zeros(n.shape, x.dtype)
+    if about == "mean":
+        # First less the least element: equal ones are then 0, and large means cost no digits.
+        origin = np.where(n, x.min(**group, where=where, initial=np.inf), 0)
+        mean = np.where(where, x - origin, 0).sum(**group) / np.maximum(n, 1)
+    d = np.where(where, x - origin - mean, 0)
     m2 = (d * d).sum(**group)
-    return d, Moments(count, mean, np.where(np.isfinite(m2), m2, np.nan))
+    return d, (n, origin + mean, np.where(np.isfinite(m2), m2, np.nan))
 
 
-@np.errstate(divide="ignore", invalid="ignore")
-def _reciprocal_root(v):
-    return np.where(v == 0, 0, 1 / np.sqrt(v))
+@np.errstate(invalid="ignore")
+def _affine(d, var, eps, weight, bias):
+    """d / sqrt(var + eps) * weight + bias; d / 0 is 0, for equal elements deviate by nothing."""
+    var = var + np.longdouble(eps)
+    y = d / np.sqrt(np.where(var == 0, np.inf, var))
+    return y * (1 if weight is None else weight) + (0 if bias is None else bias)
 
 
-def _track(running_mean, running_var, m, correction, momentum, channel):
-    """Running statistics take the samples' average; a single element teaches them nothing."""
-    over = {"axis": _all_but(m.mean, channel), "where": m.count > 1}
-    samples = (m.count > 1).sum(over["axis"])
-    for running, value in (running_mean, m.mean), (running_var, m.var(correction)):
-        _publish(running, value.sum(**over) / np.maximum(samples, 1), momentum, samples > 0)
+def _track(running_mean, running_var, momentum, correction, n, mean, m2):
+    """Running statistics take the average over samples; a single element teaches them nothing."""
+    over = {"axis": tuple(range(n.ndim - 1)), "where": n > 1}
+    samples = (n > 1).sum(over["axis"])
+    for running, value in (running_mean, mean), (running_var, m2 / np.maximum(n - correction, 1)):
+        if running is not None:
+            batch = value.sum(**over) / np.maximum(samples, 1)
+            new = (1 - momentum) * running.astype(np.longdouble) + momentum * batch
+            running[...] = np.where(samples, new, running)
 
 
-def _publish(running, batch, momentum, use):
-    if running is not None:
-        value = (1 - momentum) * running.astype(wide) + momentum * batch
-        running[...] = np.where(use, value, running)
+def _blend(logits, parts):
+    """sum_k softmax(logits)_k parts_k."""
+    shares = np.exp(np.subtract(logits, np.max(logits), dtype=np.longdouble))
+    return sum(share * part for share, part in zip(shares / shares.sum(), parts))
 
 
-def _along(parameter, x, axes, default):
-    """A parameter with one value per element of ``axes``, shaped to meet x; None: ``default``."""
-    if parameter is None:
-        return wide(default)
-    axes = sorted(i % x.ndim for i in axes)
-    parameter = np.asarray(parameter).astype(wide).reshape([x.shape[i] for i in axes])
-    return np.expand_dims(parameter, _all_but(x, axes))
-
-
-def _all_but(x, kept):
-    return tuple(i for i in range(x.ndim) if i not in kept)
-
-
-def _shared_axes(x, normalized_shape, axis):
+def _axes(x, normalized_shape, axis):
     if axis is None:
         axis = range(-(1 if normalized_shape is None else np.size(normalized_shape)), 0)
-    return tuple(i % np.ndim(x) for i in np.ravel(axis).astype(int))
+    return sorted(i % np.ndim(x) for i in np.ravel(axis).astype(int))
 
 
-def _softmax(logits):
-    e = np.exp(np.asarray(logits).astype(wide) - np.max(logits))
-    return e / e.sum()
+def _input(x, where, axes):
+    """x in extended precision and which of its elements count, ``axes`` behind the others."""
+    where = np.broadcast_to(True if where is None else where, np.shape(x)) & ~np.ma.getmask(x)
+    x = np.ma.getdata(x).astype(np.longdouble)
+    return [np.moveaxis(a, axes, range(-len(axes), 0)) for a in (x, where)]
 
 
-def _result(d, rstd, x, axes, weight, bias, where, out, m=False):
-    y = d * rstd * _along(weight, x, axes, 1) + _along(bias, x, axes, 0)
-    out = np.empty(x.shape) if out is None else out
-    with np.errstate(over="ignore", under="ignore"):
-        out[...] = np.where(where, y, 0)
-    if not m:
-        return out
-    return out, Moments(m.count, m.mean.astype(np.float64), m.m2.astype(np.float64))
+@np.errstate(over="ignore", under="ignore")
+def _result(y, where, axes, out, m=(), about="mean"):
+    """The same way back, rounded, 0 where an element was excluded; and the moments, if any."""
+    results = [np.where(where, y, 0), *(m or ())]
+    y, *m = (np.moveaxis(a, range(-len(axes), 0), axes) for a in results)
+    out = np.empty(y.shape) if out is None else out
+    out[...] = y
+    return (out, Moments(*m, about=about)) if m else out
