@@ -26,6 +26,22 @@ LAYER = normc.BatchNorm1d(4)
 BAD_X = np.zeros(3, complex)
 
 
+class Refusal(ValueError):
+    """Of a class of its own, whose references no other error counts."""
+
+
+class Refusing:
+    """Fails in Python code, so that the error has a traceback, whose frame knows this object."""
+
+    def refuse(self, *args, **kwargs):
+        raise Refusal("no")
+
+    __float__ = __index__ = __array__ = refuse
+
+
+REFUSING = Refusing()
+
+
 def fails(call):
     def failing():
         try:
@@ -84,6 +100,11 @@ CALLS = {
     "bad logits": fails(lambda: normc.switchable_norm(X, [1, 2, 3], [1, 2], training=True)),
     "bad groups": fails(lambda: normc.group_norm(X, 3)),
     "bad x": fails(lambda: normc.relu([[1], [2, 3]])),
+    "refused number": fails(lambda: normc.layer_norm(X, eps=REFUSING)),
+    "refused size": fails(lambda: normc.layer_norm(X, REFUSING)),
+    "refused sizes": fails(lambda: normc.layer_norm(X, axis=(1, REFUSING))),
+    "refused array": fails(lambda: normc.layer_norm(X, 5, REFUSING)),
+    "refused x": fails(lambda: normc.layer_norm(REFUSING)),
     "bad layer": fails(lambda: normc.BatchNorm(4, eps=-1)),
     "bad init": fails(lambda: LAYER.__init__(-4)),
     "bad call": fails(lambda: LAYER(X[:, :3])),
@@ -94,7 +115,8 @@ if zoo.bfloat16 is not None:
     CALLS["bfloat16"] = lambda: normc.layer_norm(X.astype(zoo.bfloat16), 5, WEIGHT)
 
 SHARED = [X, WEIGHT, BIAS, MEAN, VAR, WHERE, OUT, BAD_X, None, np.dtype("f4"), np.dtype("f8"),
-          np.dtype(bool), np.dtype(complex), normc.Moments, normc.BatchNorm, type(LAYER), LAYER]
+          np.dtype(bool), np.dtype(complex), normc.Moments, normc.BatchNorm, type(LAYER), LAYER,
+          Refusal, REFUSING]
 if zoo.bfloat16 is not None:
     SHARED.append(np.dtype(zoo.bfloat16))
 
