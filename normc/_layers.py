@@ -286,7 +286,7 @@ class BatchNorm(Layer, _core.BatchNorm):
                  *, bias=True, axis=1, correction=1, dtype=np.float32):
         try:
             dtype = np.dtype(np.float32 if dtype is None else dtype)
-        except TypeError as error:
+        except (TypeError, DeprecationWarning) as error:  # a warning: where they are errors
             raise TypeError(f"dtype: {error}") from error
         if not isinstance(bias, (int, np.bool_)):
             raise TypeError(f"bias must be a bool, not {type(bias).__name__}")

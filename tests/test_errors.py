@@ -209,6 +209,7 @@ BAD = [
     ("negative features", ValueError, r"num_features", normc.BatchNorm, (-1,), {}),
     ("features a float", TypeError, r"num_features", normc.BatchNorm2d, (2.5,), {}),
     ("layer dtype", (TypeError, ValueError), r"dtype", normc.BatchNorm, (4,), {"dtype": int}),
+    ("layer dtype of NumPy 1", TypeError, r"dtype", normc.BatchNorm, (4,), {"dtype": "a"}),
     ("layer momentum", ValueError, r"momentum", normc.BatchNorm, (4,), {"momentum": np.inf}),
     ("layer correction", ValueError, r"correction", normc.BatchNorm, (4,), {"correction": 3}),
     ("layer keyword", TypeError, r"affin", normc.BatchNorm, (4,), {"affin": True}),
