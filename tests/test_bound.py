@@ -226,11 +226,20 @@ def test_float64_mean_a_million_million_deviations_away(n, ratio, rng):
         run(case, make(normal(ratio), rng, case, np.float64), rng, eps=0)
 
 
-@pytest.mark.parametrize("scale", [2.0**-1060, 1e-300, 1e-160, 1e160, 1e300])
+@pytest.mark.parametrize("scale", [2.0**-1060, 1e-300, 1e-160, 2.0**-452, 2.0**-448, 2.0**497,
+                                   2.0**502, 1e160, 1e300])
 def test_float64_squares_beyond_its_range(scale, rng):
+    """Variances outside it and on both sides of its ends; means of one sign and far away; eps as
+    large as the variance; what is excluded is of any size."""
+    square = scale * scale if 0 < scale * scale < np.inf else 0.0
+    far = 1e12 if scale < 1e290 else 1e6
     for case in cases_of(30):
-        for eps in (0.0, 1e-5):
-            run(case, rng.normal(size=case.shape) * scale, rng, eps=eps)
+        for centre, eps in ((0, 0.0), (0, 1e-5), (0, square), (-9, square), (-far, 0.0)):
+            x = (rng.normal(size=case.shape) + centre) * scale
+            run(case, x, rng, eps=eps)
+            where = rng.random(case.shape) < 0.6
+            x[~where] = rng.choice([np.nan, -np.inf, 1e308, 0], np.count_nonzero(~where))
+            case.check(case.call(normc, x, None, None, eps, where=where), x, eps=eps, where=where)
 
 
 @pytest.mark.parametrize("dtype", zoo.DTYPES)
@@ -366,6 +375,18 @@ def test_given_statistics_beyond_the_range(cpu, dtype, mean, var, weight, bias, 
         sigma = np.sqrt(bound.wide(var))
         allowed = bound.tolerance(dtype, exact, bias, weight, mean, sigma)
         bound.assert_within(y, exact, allowed)
+
+
+@pytest.mark.parametrize("dtype", zoo.DTYPES)
+def test_given_mean_at_the_other_end_of_the_range(dtype, rng):
+    """The deviation alone would overflow."""
+    largest = 2.0 ** (bound.MAXEXP[bound.name(dtype)] - 1)
+    x = (rng.uniform(1, 1.9, (4, 5, 33)) * largest).astype(dtype)
+    mean, var = -rng.uniform(1, 1.9, 5) * largest, rng.uniform(1, 1.9, 5) * largest
+    m, sigma = bound.widen(mean)[:, None], np.sqrt(bound.widen(var))[:, None]
+    exact = (bound.widen(x) - m) / sigma
+    y = normc.batch_norm(x, mean, var, eps=0)
+    bound.assert_within(y, exact, bound.tolerance(dtype, exact, 0, 1, m, sigma))
 
 
 @pytest.mark.parametrize("dtype", zoo.DTYPES)

@@ -38,7 +38,7 @@ def drawn(rng, shape, masked):
     """Data, a mask that leaves some groups one element or none, parameters, running statistics."""
     x = rng.normal(size=shape) * 3 + 7
     where = rng.random(shape) < 0.4 if masked else None
-    return x, where, rng.normal(size=6), rng.normal(size=6), rng.normal(size=6), rng.uniform(1, 2, 6)
+    return x, where, *rng.normal(size=(3, 6)), rng.uniform(1, 2, 6)
 
 
 @masks
@@ -68,11 +68,13 @@ def test_group_norm(shape, axis, masked, rng):
             x, groups, w, b, 0.1, axis=axis, where=where, return_moments=True)))
 
 
+@pytest.mark.parametrize("order", ["C", "F"])
 @pytest.mark.parametrize("training", [True, False])
 @corrections
 @shapes
-def test_switchable_norm(shape, axis, correction, training, rng):
+def test_switchable_norm(shape, axis, correction, training, order, rng):
     x, _, w, b, mean, var = drawn(rng, shape, False)
+    x = np.asarray(x, order=order)
     logits = rng.normal(size=(2, 2 if x.ndim == 2 else 3))
 
     def call(m):
@@ -82,11 +84,16 @@ def test_switchable_norm(shape, axis, correction, training, rng):
         return [*parts(result), *running]
 
     assert_agree(call)
-    for scale in (2.0**600, 2.0**-600):  # squares leave the range of a double
+    one = np.moveaxis(np.ones(shape), axis, -1)
+    one[..., 0] = 2.0**600  # a channel alone, the others far below it
+    for scale in (2.0**600, 2.0**-600, np.moveaxis(one, -1, axis)):  # squares leave double's range
+        def scaled(m, scale=scale):
+            running = mean * np.max(scale), var * np.max(scale)
+            return [m.switchable_norm(x * scale, *logits, w, b, *running, training, eps=0,
+                                      axis=axis, correction=correction)]
+
         with np.errstate(over="ignore", under="ignore"):
-            assert_agree(lambda m, scale=scale: [m.switchable_norm(
-                x * scale, *logits, w, b, mean * scale, var * scale, training, eps=0, axis=axis,
-                correction=correction)])
+            assert_agree(scaled)
 
 
 @masks
