@@ -243,6 +243,19 @@ def test_float64_squares_beyond_its_range(scale, rng):
 
 
 @pytest.mark.parametrize("dtype", zoo.DTYPES)
+@pytest.mark.parametrize("n", [30, 1000])
+def test_both_ends_of_the_range(n, dtype, rng):
+    """Means between the smallest numbers there are; deviations whose reciprocal is subnormal."""
+    name = bound.name(dtype)
+    for case in cases_of(n):
+        groups = case.members().shape
+        small = rng.integers(-2, 3, groups) * bound.TINY[name]
+        large = np.where(np.arange(n) % 2, 1, -1) * rng.uniform(1, 1.98, (groups[0], 1))
+        for data in (small, large * 2.0 ** (bound.MAXEXP[name] - 1)):
+            run(case, case.fill(data.astype(dtype)), rng, eps=0)
+
+
+@pytest.mark.parametrize("dtype", zoo.DTYPES)
 @pytest.mark.parametrize("eps", [0.0, 1e-40, 1e-12, 0.5, 100.0, 1e30])
 @pytest.mark.parametrize("kind", [normal(1), subnormal, largest, two_valued(1), one_differs],
                          ids=lambda k: k.__name__)
@@ -369,9 +382,11 @@ def test_given_statistics_beyond_the_range(cpu, dtype, mean, var, weight, bias, 
     """Of the type, or of the product of deviation and 1 / sigma."""
     for shape, axis in (((4, 5, 33), 1), ((4, 33, 5), -1), ((17, 5), 1)):
         x = rng.normal(size=shape).astype(dtype)
+        x.flat[7] = np.nan
         given = [np.full(5, v) for v in (mean, var, weight, bias)]
         y = normc.batch_norm(x, *given, eps=0, axis=axis)
         exact = np.full(shape, expected, bound.wide)
+        exact.flat[7] = np.nan
         sigma = np.sqrt(bound.wide(var))
         allowed = bound.tolerance(dtype, exact, bias, weight, mean, sigma)
         bound.assert_within(y, exact, allowed)
