@@ -86,14 +86,25 @@ def test_switchable_norm(shape, axis, correction, training, order, rng):
     assert_agree(call)
     one = np.moveaxis(np.ones(shape), axis, -1)
     one[..., 0] = 2.0**600  # a channel alone, the others far below it
-    for scale in (2.0**600, 2.0**-600, np.moveaxis(one, -1, axis)):  # squares leave double's range
-        def scaled(m, scale=scale):
+    for scale, eps in ((2.0**600, 0), (2.0**-600, 0), (2.0**-480, 2.0**-960),
+                       (np.moveaxis(one, -1, axis), 0)):  # squares leave double's range
+        def scaled(m, scale=scale, eps=eps):
             running = mean * np.max(scale), var * np.max(scale)
-            return [m.switchable_norm(x * scale, *logits, w, b, *running, training, eps=0,
+            return [m.switchable_norm(x * scale, *logits, w, b, *running, training, eps=eps,
                                       axis=axis, correction=correction)]
 
         with np.errstate(over="ignore", under="ignore"):
             assert_agree(scaled)
+
+
+@corrections
+def test_switchable_norm_of_one_channel_or_one_sample(correction, rng):
+    x, mean, var = rng.normal(size=(5, 1)), np.array([0.5]), np.array([2.0])
+    assert_agree(lambda m: [
+        m.switchable_norm(x, [1, 2], [2, 1], training=True, correction=correction),
+        m.switchable_norm(x, [1, 2], [2, 1], None, None, mean, var, correction=correction),
+        m.switchable_norm(x.T, [1, 2], [2, 1], None, None, mean.repeat(5), var.repeat(5),
+                          correction=correction)])
 
 
 @masks
