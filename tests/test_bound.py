@@ -286,10 +286,21 @@ def test_weight_and_bias_of_any_size(size, dtype, rng):
 def test_bias_brings_an_overflow_back(cpu, dtype, rng):
     """The product leaves the range from 1.1 deviations on, the sum only from 2.1 on."""
     for case in cases_of(30):
-        if "bias" in case.takes:
-            x = make(normal(1), rng, case, dtype)
+        for deviation in (1, 8) if "bias" in case.takes else ():  # the factor overflows, or not
+            x = make(normal(1), rng, case, dtype) * np.array(deviation, dtype)
             weight = np.full(case.parameter_shape, 3e38, np.float32)
             case.check(case.call(normc, x, weight, -weight), x, weight, -weight)
+
+
+@pytest.mark.parametrize("dtype, size", [(np.float32, 2.0**50), (np.float64, 2.0**300)])
+def test_weight_over_deviation_may_be_subnormal(dtype, size, rng):
+    """The result is a normal number all the same."""
+    for case in cases_of(30):
+        x = make(normal(1), rng, case, dtype) * dtype(size)
+        weight, bias = np.zeros((2, *case.parameter_shape), dtype)
+        weight[...] = rng.uniform(1, 2, case.parameter_shape) * bound.TINY[bound.name(dtype)]
+        weight *= dtype(size) * dtype(512)
+        case.check(case.call(normc, x, weight, bias), x, weight, bias)
 
 
 @pytest.mark.parametrize("dtype", zoo.DTYPES)
