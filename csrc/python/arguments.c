@@ -136,7 +136,7 @@ int as_eps(PyObject *o, const char *name, double *value)
 
 int as_size(PyObject *o, const char *name, Py_ssize_t *value)
 {
-    if (!PyIndex_Check(o))
+    if (!PyIndex_Check(o) || PyArray_IsScalar(o, Bool)) /* as NumPy 2; 1.26 warns */
         return wrong_type(name, "an integer", o);
     *value = PyNumber_AsSsize_t(o, NULL);
     return *value == -1 && PyErr_Occurred() ? name_argument(name) : 0;
