@@ -36,7 +36,9 @@ static float round_to_odd(double x)
     return nearest;
 }
 
-static void write_chunk(const Vector *v, ptrdiff_t at, ptrdiff_t n, const double *values)
+/* But for the channels that keep what they have. */
+static void write_chunk(const Vector *v, ptrdiff_t at, ptrdiff_t n, const double *values,
+                        const ChannelStat *batch)
 {
     const ptrdiff_t size = itemsize(v->dtype);
     Chunk from, to;
@@ -47,7 +49,7 @@ static void write_chunk(const Vector *v, ptrdiff_t at, ptrdiff_t n, const double
             from.narrow[i] = v->dtype == F32 ? (float)values[i] : round_to_odd(values[i]);
     kernels(v->dtype)->unpack(to.bytes, size, &from, n);
     for (ptrdiff_t i = 0; i < n; i++)
-        for (ptrdiff_t j = 0; j < size; j++)
+        for (ptrdiff_t j = 0; j < size && !batch[at + i].keep; j++)
             v->data[(at + i) * v->step + j] = to.bytes[i * size + (v->swapped ? size - 1 - j : j)];
 }
 
@@ -56,11 +58,19 @@ static ptrdiff_t chunk_size(const Vector *v, ptrdiff_t at)
     return v->n - at < CHUNK ? v->n - at : CHUNK;
 }
 
-void vector_read(const Vector *v, double *values)
+void vector_read(const Vector *v, Dtype arithmetic, void *to)
 {
     const FpState saved = fp_enter();
-    for (ptrdiff_t at = 0; at < v->n; at += CHUNK)
-        read_chunk(v, at, chunk_size(v, at), values + at);
+    double values[CHUNK];
+    for (ptrdiff_t at = 0; at < v->n; at += CHUNK) {
+        const ptrdiff_t n = chunk_size(v, at);
+        read_chunk(v, at, n, values);
+        for (ptrdiff_t i = 0; i < n; i++)
+            if (arithmetic == F64)
+                ((double *)to)[at + i] = values[i];
+            else
+                ((float *)to)[at + i] = (float)values[i];
+    }
     fp_leave(saved);
 }
 
@@ -74,13 +84,11 @@ void running_update(const Vector *mean, const Vector *var, const ChannelStat *ba
         read_chunk(mean, at, n, means);
         read_chunk(var, at, n, vars);
         for (ptrdiff_t i = 0; i < n; i++) {
-            if (batch[at + i].keep)
-                continue;
             means[i] = (1 - momentum) * means[i] + momentum * batch[at + i].mean;
             vars[i] = (1 - momentum) * vars[i] + momentum * batch[at + i].var;
         }
-        write_chunk(mean, at, n, means);
-        write_chunk(var, at, n, vars);
+        write_chunk(mean, at, n, means, batch);
+        write_chunk(var, at, n, vars, batch);
     }
     fp_leave(saved);
 }

@@ -10,7 +10,8 @@ typedef struct {
     int swapped;
 } Vector;
 
-void vector_read(const Vector *, double *values);
+/* to[n], of the arithmetic type: doubles of F64, floats of the others. */
+void vector_read(const Vector *, Dtype arithmetic, void *to);
 /* running = (1 - momentum) * running + momentum * batch, rounded once, but in channels to keep. */
 void running_update(const Vector *mean, const Vector *var, const ChannelStat *, double momentum);
 #endif

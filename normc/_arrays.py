@@ -8,9 +8,18 @@ import numpy as np
 def as_ndarray(o):
     """Any array-like as an ndarray, other libraries' by what they offer."""
     kind = type(o)
-    if hasattr(kind, "__dlpack__") and not hasattr(kind, "__array__"):
+    native = hasattr(kind, "__array__") or hasattr(kind, "__array_interface__") or _is_buffer(o)
+    if hasattr(kind, "__dlpack__") and not native:
         return np.from_dlpack(o)
     return np.asarray(o)
+
+
+def _is_buffer(o):
+    try:
+        memoryview(o)
+    except (TypeError, BufferError):
+        return False
+    return True
 
 
 def join_mask(x, where, takes_where):
@@ -35,8 +44,8 @@ def overlaps_itself(array):
     for step, n in axes:
         nested &= step >= reach
         reach += (n - 1) * step
-    if nested:
-        return False
+    if nested or reach < array.nbytes:
+        return not nested
     places = np.zeros(1, np.int64)
     for step, n in axes:
         places = np.add.outer(places, np.arange(n) * step).ravel()

@@ -10,6 +10,16 @@ from ._arrays import as_ndarray
 FLOATING = ("float16", "bfloat16", "float32", "float64")
 
 
+def named(name, convert, value):
+    """convert(value), whose errors name the argument."""
+    try:
+        return convert(value)
+    except TypeError as error:
+        raise TypeError(f"{name}: {error}") from error
+    except (ValueError, RuntimeError, BufferError) as error:
+        raise ValueError(f"{name}: {error}") from error
+
+
 def flag(layer, value, name):
     if not isinstance(value, (int, np.bool_)):
         raise TypeError(f"{name} must be a bool, not {type(value).__name__}")
@@ -37,10 +47,7 @@ def vector(layer, value, name):
     """One number per channel; an ndarray is kept, so that both sides see each other's changes."""
     if value is None:
         return None
-    try:
-        array = value if isinstance(value, np.ndarray) else as_ndarray(value)
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"{name}: {error}") from error
+    array = value if isinstance(value, np.ndarray) else named(name, as_ndarray, value)
     if array is not value and array.dtype.kind in "biu":
         array = array.astype(np.float64)
     if array.dtype.name not in FLOATING:
@@ -51,11 +58,14 @@ def vector(layer, value, name):
 
 
 def counter(layer, value, name):
+    """A 0-d array of int64, kept if it is one; it counts up from 0."""
     if value is None:
         return None
     try:
-        return np.array(index(value), dtype=np.int64)
+        count = index(value)
     except TypeError as error:
         raise TypeError(f"{name} must be an integer, not {type(value).__name__}") from error
-    except OverflowError as error:
-        raise ValueError(f"{name} must fit an int64, but got {value}") from error
+    if not 0 <= count < 2**63 - 1:
+        raise ValueError(f"{name} must be from 0 to 2**63 - 2")
+    shared = isinstance(value, np.ndarray) and value.shape == () and value.flags.behaved
+    return value if shared and value.dtype == np.int64 else np.array(count, dtype=np.int64)

@@ -172,7 +172,7 @@ class Layer:
             for name, value in state["fields"].items():
                 setattr(self, name, value)
             vars(self).update(state["dict"])
-        except (AttributeError, LookupError, TypeError, ValueError) as error:
+        except (AttributeError, LookupError, OverflowError, TypeError, ValueError) as error:
             raise ValueError(f"this is no state of a {type(self).__name__}: {error!r}") from error
 
 
@@ -204,8 +204,8 @@ def _loadable(name, entry, own):
     if value.shape != own.shape:
         return None, [f"size mismatch for {name}: copying a param with shape {value.shape} from "
                       f"checkpoint, the shape in current model is {own.shape}."]
-    if kinds == "iu" and value.dtype.kind == "u" and (value > np.iinfo(own.dtype).max).any():
-        return None, [f"{name} has values that do not fit {own.dtype}."]
+    if kinds == "iu" and ((value < 0) | (value >= np.iinfo(own.dtype).max)).any():
+        return None, [f"{name} counts from 0 to {np.iinfo(own.dtype).max - 1}, but has {value}."]
     if not own.flags.writeable:
         return None, [f"{name} is read-only."]
     with np.errstate(all="ignore"):
@@ -217,7 +217,8 @@ class BatchNorm(Layer, _core.BatchNorm):
 
     In training, x is normalised by the mean and the biased variance of the batch, and the running
     statistics follow: ``(1 - momentum) * running + momentum * batch``. In evaluation x is
-    normalised by them. Calls on one layer from many threads are safe: each update is whole.
+    normalised by them. Calls on one layer from many threads are safe: each update is whole. While
+    others train it, `state_dict` and `load_state_dict` may mix the states of two updates.
 
     Parameters
     ----------
@@ -281,20 +282,22 @@ class BatchNorm(Layer, _core.BatchNorm):
                "num_batches_tracked": counter, "eps": eps, "momentum": momentum,
                "affine": flag, "track_running_stats": flag, "training": flag, "frozen": flag}
     _ranks = (0, 64)
+    affine = False
 
     def __init__(self, num_features, eps=1e-5, momentum=0.1, affine=True, track_running_stats=True,
                  *, bias=True, axis=1, correction=1, dtype=np.float32):
         try:
             dtype = np.dtype(np.float32 if dtype is None else dtype)
-        except (TypeError, DeprecationWarning) as error:  # a warning: where they are errors
+        except (TypeError, ValueError, DeprecationWarning) as error:  # a warning: if it is an error
             raise TypeError(f"dtype: {error}") from error
         if not isinstance(bias, (int, np.bool_)):
             raise TypeError(f"bias must be a bool, not {type(bias).__name__}")
         if dtype.name not in FLOATING:
             raise TypeError(f"dtype must be one of {', '.join(FLOATING)}, but got {dtype}")
+        fields = {"affine": affine, "track_running_stats": track_running_stats,
+                  "momentum": momentum, "eps": eps}  # eps last: it makes the layer ready
+        fields = {name: self._checks[name](self, value, name) for name, value in fields.items()}
         super().__init__(num_features, axis, correction, self._ranks)
-        self.eps, self.momentum = eps, momentum
-        self.affine, self.track_running_stats = affine, track_running_stats
         self.dtype = dtype
         if affine:
             self.weight = np.ones(self.num_features, dtype)
@@ -304,6 +307,8 @@ class BatchNorm(Layer, _core.BatchNorm):
             self.running_mean = np.zeros(self.num_features, dtype)
             self.running_var = np.ones(self.num_features, dtype)
             self.num_batches_tracked = 0
+        for name, value in fields.items():
+            setattr(self, name, value)
 
     def _config(self):
         return self.num_features, self.axis, self.correction, self._ranks

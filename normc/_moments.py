@@ -47,10 +47,10 @@ class Moments:
     """
 
     def __init__(self, count, mean, m2, *, mean_lo=None, about="mean"):
-        self.mean = np.asarray(mean, dtype=np.float64)
-        self.m2 = np.asarray(m2, dtype=np.float64)
-        lo = np.zeros_like(self.mean) if mean_lo is None else mean_lo
-        self.mean_lo = np.asarray(lo, dtype=np.float64)
+        self.mean = _as_doubles(mean, "mean")
+        self.m2 = _as_doubles(m2, "m2")
+        self.mean_lo = np.zeros_like(self.mean) if mean_lo is None else _as_doubles(mean_lo,
+                                                                                    "mean_lo")
         self.count = np.asarray(count)
         self.about = about
         if self.count.dtype.kind not in "iu":
@@ -166,6 +166,13 @@ class Moments:
         if self.about != "mean":
             fields.append(f"about={self.about!r}")
         return f"Moments({', '.join(fields)})"
+
+
+def _as_doubles(values, name):
+    array = np.asarray(values)
+    if array.dtype.kind not in "biuf" and array.dtype.name != "bfloat16":
+        raise TypeError(f"{name} must be of real numbers, but has dtype {array.dtype}")
+    return array.astype(np.float64, copy=False)
 
 
 def from_core(rows, shape, about):

@@ -630,12 +630,22 @@ UPWARD = {"x86_64": 0x800, "aarch64": 0x400000}
 def test_rounding_mode_is_set_aside_and_put_back(cpu, dtype, rng):
     x = rng.normal(size=(3, 37, 11)).astype(dtype) * 5
     mean, var = rng.normal(size=37), rng.uniform(1, 3, 37)
-    weight, bias = rng.normal(size=(2, 11)).astype(np.float32)
+    weight, bias = rng.normal(size=(2, 11))
+    averaging = [normc.BatchNorm(37, momentum=None, dtype=t) for t in (np.float16, np.float64)]
+
+    def after_three_batches(x):
+        for layer in averaging:
+            layer.reset_running_stats()
+            for batch in (x[:0], x, 2 * x, x[::-1]):
+                layer(batch)
+        return np.concatenate([layer.running_var.astype(float) for layer in averaging])
+
     swapped, where = zoo.in_layout(zoo.byte_swapped, x), x > 0
     calls = [*(call for name, call in CALLS.items() if name not in ("leaky_relu", "prelu")),
              lambda x: normc.leaky_relu(x, np.float32(0.3)),
              lambda x: normc.prelu(x, np.float32(-0.7)),
-             lambda x: normc.batch_norm(x, mean, var),
+             lambda x: normc.batch_norm(x, mean, var), after_three_batches,
+             lambda x: normc.local_response_norm(x, 3, 0.1),
              lambda x: normc.layer_norm(x, 11, weight, bias),
              lambda x: normc.layer_norm(x, where=where), lambda x: normc.layer_norm(swapped)]
     plain = [call(x) for call in calls]

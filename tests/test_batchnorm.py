@@ -425,7 +425,18 @@ def test_new_without_init():
                 pass
 
 
-NO_NUMBERS = ["text", object(), np.zeros(3), np.array(None), np.nan, 1j]
+class Odd:
+    """A number that runs code; and takes its own place away."""
+
+    def __init__(self, layer):
+        self.layer = layer
+
+    def __float__(self):
+        normc._core.BatchNorm.momentum.__set__(self.layer, 0.1)
+        return float("inf")
+
+
+NO_NUMBERS = [Odd(BatchNorm1d(4)), np.float32(2), "text", object(), np.zeros(3), np.array(None), np.nan, 1j]
 NO_VECTORS = [*NO_NUMBERS, 3, 1.5, np.zeros((4, 1)), np.zeros(4, int), np.zeros(4, complex),
               np.zeros(()), np.array(5, np.int32), np.array([5])]
 ENDS = {"weight": None, "bias": None, "num_batches_tracked": None, "momentum": None,
@@ -462,6 +473,59 @@ def test_double_init(x):
     with pytest.raises((TypeError, ValueError)):
         layer.__init__(-3)
     assert isinstance(repr(layer), str)
+
+
+@pytest.mark.parametrize("bad", [{"eps": -1}, {"momentum": "x"}, {"affine": "x"}, {"axis": "x"},
+                                 {"correction": 2}, {"num_features": -1}, {"dtype": int},
+                                 {"track_running_stats": None}], ids=str)
+def test_a_failed_init(bad, x):
+    """A layer that was whole stays so, and one that was nothing stays that."""
+    whole, nothing = BatchNorm(4, momentum=0.3), BatchNorm.__new__(BatchNorm)
+    whole(x)
+    before, text = state(whole), repr(whole)
+    for layer in (whole, nothing):
+        with pytest.raises((TypeError, ValueError), match=list(bad)[0]):
+            layer.__init__(**{"num_features": 5, **bad})
+    assert state(whole) == before and repr(whole) == text
+    with pytest.raises(RuntimeError, match="__init__"):
+        nothing(x)
+
+
+def test_the_counter(x):
+    layer = BatchNorm(4, momentum=None)
+    for bad in (-1, 2**63 - 1, 2**63, np.int64(-5)):
+        with pytest.raises(ValueError, match="num_batches_tracked"):
+            layer.num_batches_tracked = bad
+        with pytest.raises(ValueError, match="num_batches_tracked"):
+            layer.load_state_dict({**layer.state_dict(), "num_batches_tracked": np.array(bad)})
+    layer.num_batches_tracked[...] = 2**63 - 1
+    before = state(layer)
+    with pytest.raises(ValueError, match="num_batches_tracked"):
+        layer(x)
+    assert state(layer) == before
+    layer.num_batches_tracked = counter = np.array(7)
+    twin = copy.copy(layer)
+    assert twin.num_batches_tracked is layer.num_batches_tracked is counter
+    twin(x)
+    assert counter == 8
+
+
+def test_what_is_kept_keeps_its_bits():
+    """A channel without elements is not rewritten, not even a signalling NaN of it."""
+    mean = np.array([0x7C01, 0], np.uint16).view(np.float16)
+    x, where = np.ones((5, 2)), np.array([[False, True]])
+    with np.errstate(all="raise"):
+        normc.batch_norm(x, mean, np.ones(2), training=True, where=where)
+    assert mean.view(np.uint16)[0] == 0x7C01 and mean[1] != 0
+
+
+def test_a_long_chain_of_layers_is_let_go():
+    chain = None
+    for _ in range(100_000):
+        link = normc._core.BatchNorm(1, 1, 1, (0, 64))
+        normc._core.BatchNorm.weight.__set__(link, chain)
+        chain = link
+    del chain, link
 
 
 def test_weak_references_and_cycles(x):

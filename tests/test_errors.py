@@ -3,6 +3,7 @@
 import inspect
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -268,8 +269,103 @@ def test_shared_memory_of_statistics():
             with pytest.raises(ValueError, match=message):
                 function(*args, **kwargs, **more)
             assert snapshot([a for a in [*args, *kwargs.values()] if a is not None]) == before
+    for message, args, kwargs in pairs[-2:]:  # out is written in evaluation, too
+        before = snapshot([*args, *kwargs.values()])
+        layer = normc.BatchNorm1d(4).eval()
+        layer.running_mean, layer.running_var = args[1:]
+        for function, given in ((normc.batch_norm, args), (layer, args[:1])):
+            with pytest.raises(ValueError, match=message):
+                function(*given, **kwargs)
+        assert snapshot([*args, *kwargs.values()]) == before
+    same = np.lib.stride_tricks.as_strided(np.zeros(1), (4,), (0,))
+    with pytest.raises(ValueError, match="running_mean has two elements in one place"):
+        normc.batch_norm(x, same, w, training=True)
     interleaved = np.ones((4, 2))  # neighbours in memory, but nothing shared
     normc.batch_norm(x, interleaved[:, 0], interleaved[:, 1], training=True)
+
+
+def test_an_out_that_repeats_itself_is_refused_without_looking_at_each_element():
+    huge = np.lib.stride_tricks.as_strided(np.zeros(1, np.float32), (2**40,), (0,))
+    with pytest.raises(ValueError, match="out has two elements in one place"):
+        normc.relu(huge, out=huge)
+    with pytest.raises(ValueError, match="out must have shape"):
+        normc.relu(np.zeros(3, np.float32), out=huge)
+
+
+def test_an_out_that_folds_during_the_call(x=x3()):
+    out = np.zeros((3, 4, 5), np.float32)
+
+    class Folding(int):
+        def __bool__(self):
+            with warnings.catch_warnings(action="ignore"):
+                out.strides = 0, 20, 4
+            return False
+
+    with pytest.raises(ValueError, match="out has two elements in one place"):
+        normc.layer_norm(x, out=out, return_moments=Folding(0))
+    assert (out == 0).all()
+
+
+def test_numbers_that_cannot_be_printed():
+    """Python refuses to write out integers of 4,300 digits and more."""
+    for name in ("eps", "momentum", "correction", "axis"):
+        with pytest.raises(ValueError, match=name if name != "axis" else "axis"):
+            normc.batch_norm(x3(), training=True, **{name: 10**5000})
+    for name in ("num_features", "eps", "momentum", "correction"):
+        with pytest.raises(ValueError, match=name):
+            normc.BatchNorm(**{"num_features": 4, name: 10**5000})
+    with pytest.raises(ValueError, match="weight_of_old"):
+        normc.decay(10**5000)
+    with pytest.raises(ValueError, match="num_batches_tracked"):
+        normc.BatchNorm(4).num_batches_tracked = 10**5000
+
+
+@pytest.mark.parametrize("bad", [np.void(b"12345678"), np.timedelta64(3, "s"), np.ma.masked,
+                                 np.array("3"), np.str_("3")], ids=repr)
+def test_scalars_that_are_no_numbers(bad):
+    with pytest.raises(TypeError, match="eps must be a real number"):
+        normc.layer_norm(x3(), eps=bad)
+
+
+class Unreadable:
+    """As a tensor that requires a gradient, or lies on another device."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def __array__(self, dtype=None, copy=None):
+        raise self.error
+
+
+@pytest.mark.parametrize("error", [RuntimeError("on another device"), BufferError("locked"),
+                                   UnicodeDecodeError("utf-8", b"", 0, 1, "odd"),
+                                   ValueError("ragged")], ids=lambda e: type(e).__name__)
+def test_arrays_that_cannot_be_read(error):
+    for name in ("weight", "bias"):
+        with pytest.raises(ValueError, match=f"^{name}: ") as raised:
+            normc.layer_norm(x3(), 5, **{name: Unreadable(error)})
+        assert raised.value.__cause__ is error
+        with pytest.raises(ValueError, match=f"^{name}: "):
+            setattr(normc.BatchNorm(4), name, Unreadable(error))
+    with pytest.raises(ValueError, match="^x: "):
+        normc.relu(Unreadable(error))
+
+
+def test_signalling_parameters_raise_no_warning():
+    """Widening a signalling NaN sets a flag that NumPy reports."""
+    weight = np.array([0x7F800001] * 5, np.uint32).view(np.float32)
+    with np.errstate(all="raise"):
+        y = normc.layer_norm(x3(np.float64), 5, weight)
+        z = normc.prelu(-x3(np.float64), weight, axis=2)
+    assert np.isnan(y).all() and np.isnan(z[z != 0]).all()
+
+
+def test_core_without_its_signatures():
+    """A second import of the extension alone has none; it says so."""
+    code = ("import sys, normc; del sys.modules['normc._core']; import normc._core as c\n"
+            "try: c.layer_norm()\nexcept RuntimeError as e: print(e)")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0 and "layer_norm() has no signature" in done.stdout, done.stderr
 
 
 class Boom(Exception):

@@ -18,12 +18,15 @@ const char *shape_text(char *text, int n, const npy_intp *dims, const char brack
 int name_argument(const char *name)
 {
     PyObject *type, *cause, *trace;
-    if (!PyErr_ExceptionMatches(PyExc_TypeError) && !PyErr_ExceptionMatches(PyExc_ValueError))
+    if (!PyErr_ExceptionMatches(PyExc_TypeError) && !PyErr_ExceptionMatches(PyExc_ValueError) &&
+        !PyErr_ExceptionMatches(PyExc_RuntimeError) && !PyErr_ExceptionMatches(PyExc_BufferError))
         return -1;
     PyErr_Fetch(&type, &cause, &trace);
     PyErr_NormalizeException(&type, &cause, &trace);
     PyObject *kind =
         PyErr_GivenExceptionMatches(type, PyExc_TypeError) ? PyExc_TypeError : PyExc_ValueError;
+    if (trace)
+        PyException_SetTraceback(cause, trace);
     PyErr_Format(kind, "%s: %S", name, cause);
     Py_XDECREF(type);
     Py_XDECREF(trace);
@@ -54,6 +57,9 @@ int parse(const Signature *s, const char *function, PyObject *const *args, Py_ss
           PyObject *kwnames, PyObject **values)
 {
     const Py_ssize_t nkeywords = kwnames ? PyTuple_GET_SIZE(kwnames) : 0;
+    if (s->count == 0)
+        return refuse(PyExc_RuntimeError, "%s() has no signature yet: normc was imported in part",
+                      function);
     if (nargs > s->positional)
         return refuse(PyExc_TypeError, "%s() takes at most %d positional argument%s (%zd given)",
                       function, s->positional, s->positional == 1 ? "" : "s", nargs);
@@ -87,11 +93,13 @@ static int wrong_type(const char *name, const char *expected, PyObject *o)
 /* NumPy would drop imaginary parts with no more than a warning, and read numbers out of strings. */
 static int is_real(PyObject *o)
 {
-    if (PyComplex_Check(o) || PyArray_IsScalar(o, ComplexFloating))
+    if (PyComplex_Check(o) || PyArray_IsScalar(o, ComplexFloating) ||
+        PyArray_IsScalar(o, Flexible) || PyArray_IsScalar(o, Timedelta))
         return 0;
     if (PyArray_Check(o)) {
         const int type = PyArray_TYPE((PyArrayObject *)o);
-        return PyArray_NDIM((PyArrayObject *)o) == 0 && !PyTypeNum_ISCOMPLEX(type) &&
+        return PyArray_CheckExact(o) && PyArray_NDIM((PyArrayObject *)o) == 0 &&
+               !PyTypeNum_ISCOMPLEX(type) &&
                (PyTypeNum_ISNUMBER(type) || PyTypeNum_ISBOOL(type) || PyTypeNum_ISUSERDEF(type));
     }
     const PyNumberMethods *number = Py_TYPE(o)->tp_as_number;
@@ -112,26 +120,31 @@ int as_double(PyObject *o, const char *name, double *value)
     if (!PyErr_ExceptionMatches(PyExc_OverflowError))
         return name_argument(name);
     PyErr_Clear();
-    return refuse(PyExc_ValueError, "%s must fit a double, but got %R", name, o);
+    return refuse(PyExc_ValueError, "%s must fit a double, but got a larger %s", name,
+                  Py_TYPE(o)->tp_name);
 }
 
-static int wrong_value(const char *name, const char *expected, PyObject *o)
+static int wrong_value(const char *name, const char *expected, double value)
 {
-    return refuse(PyExc_ValueError, "%s must be %s, but got %S", name, expected, o);
+    PyObject *number = PyFloat_FromDouble(value);
+    if (number)
+        PyErr_Format(PyExc_ValueError, "%s must be %s, but got %R", name, expected, number);
+    Py_XDECREF(number);
+    return -1;
 }
 
 int as_finite(PyObject *o, const char *name, double *value)
 {
     if (as_double(o, name, value) < 0)
         return -1;
-    return isfinite(*value) ? 0 : wrong_value(name, "finite", o);
+    return isfinite(*value) ? 0 : wrong_value(name, "finite", *value);
 }
 
 int as_eps(PyObject *o, const char *name, double *value)
 {
     if (as_double(o, name, value) < 0)
         return -1;
-    return *value >= 0 ? 0 : wrong_value(name, "non-negative", o);
+    return *value >= 0 ? 0 : wrong_value(name, "non-negative", *value);
 }
 
 int as_size(PyObject *o, const char *name, Py_ssize_t *value)
@@ -160,7 +173,7 @@ int as_correction(PyObject *o, const char *name, int *value)
     if (as_size(o, name, &n) < 0)
         return -1;
     if (n != 0 && n != 1)
-        return wrong_value(name, "0 or 1", o);
+        return refuse(PyExc_ValueError, "%s must be 0 or 1, but got %zd", name, n);
     *value = (int)n;
     return 0;
 }

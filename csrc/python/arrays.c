@@ -120,20 +120,9 @@ int mask_convert(Operands *o, PyObject *x, int takes_where)
     PyObject *where = o->where ? (PyObject *)o->where : Py_None;
     PyObject *joined = PyObject_CallFunctionObjArgs(o->state->imports[JOIN_MASK], x, where,
                                                     takes_where ? Py_True : Py_False, NULL);
-    const int status = joined ? where_convert(o, joined) : name_argument("where");
+    const int status = joined ? where_convert(o, joined) : name_argument(o->where ? "where" : "x");
     Py_XDECREF(joined);
     return status;
-}
-
-/* Elements of an array in one segment lie apart. */
-static int overlaps_itself(const State *state, PyArrayObject *array)
-{
-    if (PyArray_ISONESEGMENT(array))
-        return 0;
-    PyObject *answer = PyObject_CallOneArg(state->imports[OVERLAPS_ITSELF], (PyObject *)array);
-    const int overlaps = answer ? PyObject_IsTrue(answer) : -1;
-    Py_XDECREF(answer);
-    return overlaps;
 }
 
 int out_convert(Operands *o, PyObject *out)
@@ -145,8 +134,6 @@ int out_convert(Operands *o, PyObject *out)
     if (!PyArray_Check(out))
         return refuse(PyExc_TypeError, "out must be an ndarray, not %s", Py_TYPE(out)->tp_name);
     o->result = Py_NewRef(out);
-    if ((o->y = base_array((PyArrayObject *)out)) == NULL)
-        return -1;
-    const int overlaps = overlaps_itself(o->state, o->y);
-    return overlaps > 0 ? refuse(PyExc_ValueError, "out has two elements in one place") : overlaps;
+    o->y = base_array((PyArrayObject *)out);
+    return o->y ? 0 : -1;
 }

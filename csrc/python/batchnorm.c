@@ -1,6 +1,7 @@
 /* BatchNorm: its fields, the call, and the publication of the running statistics. What all layers
  * share (state_dict, pickle, repr ...) is normc/_layers.py, on top of this type. */
 #include "call.h"
+#include "cpu.h"
 
 #include <math.h>
 #include <structmember.h>
@@ -36,28 +37,40 @@ static PyObject *object(const BatchNorm *bn, int which)
     return bn->objects[which] == Py_None ? NULL : bn->objects[which];
 }
 
-/* The counter of this call; NULL: none. */
-static int counter_convert(Call *c, PyObject *tracked)
+/* The Python side keeps nothing else: no code of its own runs when these are read. */
+static int number_check(PyObject *number, const char *name)
 {
+    return PyFloat_CheckExact(number) || PyLong_CheckExact(number)
+               ? 0
+               : refuse(PyExc_TypeError, "%s must be a float or an int, not %s", name,
+                        Py_TYPE(number)->tp_name);
+}
+
+static int counter_take(Call *c, PyObject *tracked)
+{
+    PyArrayObject *array = (PyArrayObject *)tracked;
     if (tracked == NULL)
         return 0;
-    PyArrayObject *array = (PyArrayObject *)tracked;
     if (!PyArray_Check(tracked) || PyArray_TYPE(array) != NPY_INT64 || PyArray_NDIM(array) != 0 ||
         !PyArray_ISBEHAVED(array))
         return refuse(PyExc_ValueError,
                       "num_batches_tracked must be a 0-d array of int64 that can "
-                      "be written, but is %R",
-                      tracked);
+                      "be written, but is a %s",
+                      Py_TYPE(tracked)->tp_name);
     c->arrays[TRACKED] = (PyArrayObject *)Py_NewRef(tracked);
-    return 0;
+    c->count = PyArray_DATA(array);
+    if (*c->count >= 0 && *c->count < INT64_MAX)
+        return 0;
+    return refuse(PyExc_ValueError, "num_batches_tracked must be from 0 to 2**63 - 2, but is %lld",
+                  (long long)*c->count);
 }
 
 /* The layer as it stands now; other threads may change it while the norm is computed. momentum NaN:
- * None, the mean of all batches. May run Python code. */
+ * None, the mean of all batches. */
 static int snapshot(const BatchNorm *bn, Call *c)
 {
     const int training = bn->training && !bn->frozen, track = bn->track_running_stats;
-    PyObject *momentum = object(bn, MOMENTUM);
+    PyObject *momentum = object(bn, MOMENTUM), *eps = bn->objects[EPS];
     c->use_batch = training || !(object(bn, RUNNING_MEAN) || object(bn, RUNNING_VAR));
     c->channel_axis = bn->axis;
     c->momentum = NAN;
@@ -66,11 +79,12 @@ static int snapshot(const BatchNorm *bn, Call *c)
         if (object(bn, i) && (i < RUNNING_MEAN || !training || track) &&
             shared_convert(object(bn, i), array_names[i], &c->arrays[i]) < 0)
             return -1;
-    if (training && track && counter_convert(c, object(bn, TRACKED)) < 0)
+    if (training && track && counter_take(c, object(bn, TRACKED)) < 0)
         return -1;
-    if (momentum && as_finite(momentum, "momentum", &c->momentum) < 0)
+    if (momentum && (number_check(momentum, "momentum") < 0 ||
+                     as_finite(momentum, "momentum", &c->momentum) < 0))
         return -1;
-    return as_eps(bn->objects[EPS], "eps", &c->job.eps);
+    return number_check(eps, "eps") < 0 ? -1 : as_eps(eps, "eps", &c->job.eps);
 }
 
 /* Batches of which nothing enters the statistics do not count. */
@@ -87,11 +101,14 @@ static int has_news(const Call *c)
 /* Under the GIL from here on: counting and updating are one step to other threads. */
 static PyObject *publish(Call *c)
 {
-    int64_t *count = c->arrays[TRACKED] ? PyArray_DATA(c->arrays[TRACKED]) : NULL;
-    if (count && has_news(c))
-        ++*count;
-    if (isnan(c->momentum))
-        c->momentum = count ? 1 / (double)*count : 0;
+    const int news = has_news(c);
+    if (c->count && news)
+        ++*c->count;
+    if (isnan(c->momentum)) {
+        const FpState saved = fp_enter();
+        c->momentum = c->count && news ? 1 / (double)*c->count : 0;
+        fp_leave(saved);
+    }
     return norm_finish(c);
 }
 
@@ -105,9 +122,9 @@ static PyObject *batchnorm_call(PyObject *self, PyObject *const *args, size_t na
     if (bn->objects[EPS] == NULL)
         return PyErr_Format(PyExc_RuntimeError, "%s.__init__() has not been called", name);
     call_init(&c, bn->state, BATCH);
-    if (snapshot(bn, &c) == 0 &&
-        call_convert(&c, LAYER_CALL, name, args, PyVectorcall_NARGS(nargsf), kwnames) == 0 &&
-        rank_check(bn, c.o.t.ndim) == 0 && channels_check(&c) == 0 && norm_compute(&c) == 0)
+    if (call_convert(&c, LAYER_CALL, name, args, PyVectorcall_NARGS(nargsf), kwnames) == 0 &&
+        snapshot(bn, &c) == 0 && rank_check(bn, c.o.t.ndim) == 0 && channels_check(&c) == 0 &&
+        norm_compute(&c) == 0)
         result = publish(&c);
     call_clear(&c);
     return result;
@@ -176,8 +193,8 @@ static int batchnorm_init(PyObject *self, PyObject *args, PyObject *Py_UNUSED(ke
     if (new.num_features < 0 || new.num_features > PY_SSIZE_T_MAX / 8)
         return refuse(PyExc_ValueError,
                       "num_features must be non-negative, and no more than an array can hold, but "
-                      "got %S",
-                      num_features);
+                      "got %zd",
+                      new.num_features);
     batchnorm_clear(self);
     const size_t own = offsetof(BatchNorm, num_features);
     memcpy((char *)bn + own, (char *)&new + own, sizeof new - own);
@@ -197,9 +214,10 @@ static void batchnorm_dealloc(PyObject *self)
 {
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
-    batchnorm_clear(self);
+    Py_TRASHCAN_BEGIN(self, batchnorm_dealloc) batchnorm_clear(self);
     type->tp_free(self);
     Py_DECREF(type);
+    Py_TRASHCAN_END
 }
 
 static PyType_Slot slots[] = {

@@ -71,8 +71,8 @@ static int statistics_place(Call *c)
         return 0;
     if ((c->given = PyMem_New(double, 2 * channels)) == NULL)
         return -1;
-    vector_read(&c->running_mean, c->given);
-    vector_read(&c->running_var, c->given + channels);
+    vector_read(&c->running_mean, F64, c->given);
+    vector_read(&c->running_var, F64, c->given + channels);
     c->job.given_mean = c->given;
     c->job.given_var = c->given + channels;
     return 0;

@@ -24,6 +24,7 @@ typedef struct {
     Operands o;
     PyArrayObject *arrays[ARRAYS]; /* running statistics and counter: the caller's own */
     Vector running_mean, running_var;
+    int64_t *count;         /* in the counter; NULL: nothing is counted */
     PyArrayObject *moments; /* (groups, 4): the core's Moment, as it is */
     Job job;
     Window window;

@@ -60,25 +60,31 @@ static int running_use_check(const Call *c)
     return 0;
 }
 
-/* What is updated is written when all else has been read and written. */
-static int update_check(const Call *c)
+/* Statistics lie apart from out and, if they are updated, from each other and all that is read. */
+static int running_memory_check(const Call *c)
 {
     const struct {
         PyArrayObject *array;
         const char *name;
-    } operands[] = {{c->o.x, "x"}, {c->o.where, "where"}, {c->o.y, "out"}};
+    } read[] = {{c->o.x, "x"}, {c->o.where, "where"}};
     for (int i = RUNNING_MEAN; i <= TRACKED; i++) {
         PyArrayObject *running = c->arrays[i];
-        if (running && !PyArray_ISWRITEABLE(running))
-            return refuse(PyExc_ValueError, "%s is to be updated, but is read-only",
-                          array_names[i]);
-        for (int j = 0; j < 3; j++)
-            if (refuse_shared(c->o.state, running, array_names[i], operands[j].array,
-                              operands[j].name) < 0)
+        const char *name = array_names[i];
+        if (refuse_shared(c->o.state, running, name, c->o.y, "out") < 0)
+            return -1;
+        if (running == NULL || !c->update)
+            continue;
+        if (!PyArray_ISWRITEABLE(running))
+            return refuse(PyExc_ValueError, "%s is to be updated, but is read-only", name);
+        if (PyArray_SIZE(running) > 1 &&
+            Py_ABS(PyArray_STRIDE(running, 0)) < PyArray_ITEMSIZE(running))
+            return refuse(PyExc_ValueError, "%s has two elements in one place", name);
+        for (int j = 0; j < 2; j++)
+            if (refuse_shared(c->o.state, running, name, read[j].array, read[j].name) < 0)
                 return -1;
         for (int j = 0; j < ARRAYS; j++)
-            if (j != i && refuse_shared(c->o.state, running, array_names[i], c->arrays[j],
-                                        array_names[j]) < 0)
+            if (j != i &&
+                refuse_shared(c->o.state, running, name, c->arrays[j], array_names[j]) < 0)
                 return -1;
     }
     return 0;
@@ -101,5 +107,5 @@ int channels_check(Call *c)
         vector_check(c->arrays[BIAS], "bias", n) < 0 || batch_size_check(c) < 0)
         return -1;
     c->update = c->use_batch && c->arrays[RUNNING_MEAN];
-    return c->update ? update_check(c) : 0;
+    return running_memory_check(c);
 }

@@ -103,8 +103,8 @@ static int blend_check(Call *c)
         channels_check(c) < 0 || vector_take(c, MEAN_WEIGHT, l->n, &mean) < 0 ||
         vector_take(c, VAR_WEIGHT, l->n, &var) < 0)
         return -1;
-    vector_read(&mean, l->mean);
-    vector_read(&var, l->var);
+    vector_read(&mean, F64, l->mean);
+    vector_read(&var, F64, l->var);
     return 0;
 }
 

@@ -1,6 +1,6 @@
 /* Which arrays share memory, and what is done about it. */
 #include "arrays.h"
-#include "cpu.h"
+#include "running.h"
 
 /* The bytes an array spans, first and past the last. */
 static void bounds(PyArrayObject *array, const char **first, const char **last)
@@ -89,6 +89,17 @@ static int take_out(Operands *o)
     return take_steps(o, o->y, "out", o->y_steps);
 }
 
+/* Elements of an array in one segment lie apart. */
+static int refuse_overlap(const Operands *o)
+{
+    if (PyArray_ISONESEGMENT(o->y))
+        return 0;
+    PyObject *answer = PyObject_CallOneArg(o->state->imports[OVERLAPS_ITSELF], (PyObject *)o->y);
+    const int overlaps = answer ? PyObject_IsTrue(answer) : -1;
+    Py_XDECREF(answer);
+    return overlaps > 0 ? refuse(PyExc_ValueError, "out has two elements in one place") : overlaps;
+}
+
 int operands_take(Operands *o)
 {
     Tensors *t = &o->t;
@@ -101,7 +112,7 @@ int operands_take(Operands *o)
     t->ystep = (const ptrdiff_t *)o->y_steps;
     if (take_x(o) < 0 || (o->where && take_where(o) < 0))
         return -1;
-    return o->given ? take_out(o) : 0;
+    return o->given && (take_out(o) < 0 || refuse_overlap(o) < 0) ? -1 : 0;
 }
 
 /* x element for element: then each is read before it is written. */
@@ -155,40 +166,35 @@ int operands_place(Operands *o)
     return where_moved < 0 || (where_moved && take_where(o) < 0) ? -1 : 0;
 }
 
-/* The core reads parameters as they lie. Doubles are narrowed here, in the copy's own memory, since
- * NumPy's cast would warn where they overflow. */
-static PyArrayObject *arithmetic_copy(PyArrayObject *p, int arithmetic)
+/* The core reads parameters as they lie: dense, and of the arithmetic type. */
+static PyArrayObject *arithmetic_copy(PyArrayObject *p, Dtype dtype, Dtype arithmetic)
 {
-    const int narrows = arithmetic == NPY_FLOAT && PyArray_TYPE(p) == NPY_DOUBLE;
-    PyArray_Descr *descr = PyArray_DescrFromType(narrows ? NPY_DOUBLE : arithmetic);
-    PyObject *copy =
-        PyArray_FromArray(p, descr, NPY_ARRAY_CARRAY | NPY_ARRAY_ENSURECOPY | NPY_ARRAY_FORCECAST);
-    if (copy == NULL || !narrows)
-        return (PyArrayObject *)copy;
-    const FpState saved = fp_enter();
-    char *data = PyArray_BYTES((PyArrayObject *)copy);
-    for (npy_intp i = 0; i < PyArray_SIZE((PyArrayObject *)copy); i++) {
-        double wide;
-        memcpy(&wide, data + i * 8, 8);
-        const float narrow = (float)wide;
-        memcpy(data + i * 4, &narrow, 4);
-    }
-    fp_leave(saved);
-    return (PyArrayObject *)copy;
+    npy_intp n = PyArray_SIZE(p);
+    PyArrayObject *dense = (PyArrayObject *)PyArray_NewCopy(p, NPY_CORDER), *copy;
+    if (dense == NULL)
+        return NULL;
+    copy = (PyArrayObject *)PyArray_SimpleNew(1, &n, arithmetic == F64 ? NPY_DOUBLE : NPY_FLOAT);
+    if (copy)
+        vector_read(&(Vector){PyArray_BYTES(dense), n, PyArray_ITEMSIZE(dense), dtype,
+                              PyArray_ISBYTESWAPPED(dense)},
+                    arithmetic, PyArray_DATA(copy));
+    Py_DECREF(dense);
+    return copy;
 }
 
 int parameter_place(const Operands *o, const char *name, npy_intp n, PyArrayObject **array,
                     const void **data)
 {
-    const int arithmetic = o->t.dtype == F64 ? NPY_DOUBLE : NPY_FLOAT;
+    const Dtype arithmetic = o->t.dtype == F64 ? F64 : F32;
     *data = NULL;
     if (*array == NULL)
         return 0;
-    if (PyArray_SIZE(*array) != n || (PyArray_TYPE(*array) != arithmetic && dtype_of(*array) < 0))
+    const int dtype = dtype_of(*array);
+    if (PyArray_SIZE(*array) != n || dtype < 0)
         return refuse_changed(name);
-    if (PyArray_TYPE(*array) != arithmetic || !PyArray_ISCARRAY_RO(*array) ||
+    if (dtype != (int)arithmetic || !PyArray_ISCARRAY_RO(*array) ||
         (o->given && bounds_meet(*array, o->y))) {
-        PyArrayObject *copy = arithmetic_copy(*array, arithmetic);
+        PyArrayObject *copy = arithmetic_copy(*array, (Dtype)dtype, arithmetic);
         if (copy == NULL)
             return -1;
         Py_SETREF(*array, copy);
