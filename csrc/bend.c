@@ -8,8 +8,6 @@ enum { PIECE = 1 << 16 }; /* elements of an item */
 typedef struct {
     Work w;
     const Bend *b;
-    Loop row; /* the innermost loop; the plan's other kept loops stand around it */
-    ptrdiff_t pieces;
 } Bending;
 
 static void bend_item(void *context, ptrdiff_t item)
@@ -17,14 +15,10 @@ static void bend_item(void *context, ptrdiff_t item)
     const Bending *k = context;
     const Plan *p = k->w.plan;
     const Tensors *t = k->w.t;
-    const ptrdiff_t from = item % k->pieces * PIECE, left = k->row.n - from,
-                    total = left < PIECE ? left : PIECE;
-    const ptrdiff_t piece = p->pack ? BLOCK : total;
-    const int along = k->row.step[PARAM] != 0;
-    ptrdiff_t at[STEPS] = {0};
+    ptrdiff_t at[STEPS];
+    const ptrdiff_t total = item_groups(&k->w, item, at), piece = p->pack ? BLOCK : total;
+    const int along = across(p)->step[PARAM] != 0;
     Scratch scratch;
-    locate(p->kept, p->nkept - 1, item / k->pieces, at);
-    locate(&k->row, 1, from, at);
     for (ptrdiff_t i = 0; i < total; i += piece) {
         const ptrdiff_t n = total - i < piece ? total - i : piece;
         const void *slope = parameters(&k->w, k->b->slope, at[PARAM]);
@@ -32,10 +26,11 @@ static void bend_item(void *context, ptrdiff_t item)
             k->w.kernels->bend_rows(t->x + at[X], t->y + at[Y], n, k->b->floor, slope, along);
             return;
         }
-        move_cols(&k->w, IN, at, 0, 0, 1, n, &scratch, NULL, NULL);
+        const Piece c = {at, n, 0, 1, 0, 1};
+        move(&k->w, IN, &c, &scratch, NULL, NULL);
         k->w.kernels->bend_rows(&scratch, &scratch, n, k->b->floor, slope, along);
-        move_cols(&k->w, OUT, at, 0, 0, 1, n, &scratch, NULL, NULL);
-        locate(&k->row, 1, n, at);
+        move(&k->w, OUT, &c, &scratch, NULL, NULL);
+        locate(across(p), 1, n, at);
     }
 }
 
@@ -52,12 +47,11 @@ int bend_forward(const Bend *b)
     }
     plan_make(&plan, t->ndim, axes, shared, t);
     plan_columns(&plan, t);
-    if (k.w.plan->groups == 0)
+    if (plan.groups == 0)
         return 0;
-    k.row = k.w.plan->kept[k.w.plan->nkept - 1];
-    k.pieces = (k.row.n + PIECE - 1) / PIECE;
+    make_items(&k.w, PIECE);
     const FpState saved = fp_enter();
-    parallel(k.w.plan->groups / k.row.n * k.pieces, bend_item, &k);
+    parallel(k.w.items, bend_item, &k);
     fp_leave(saved);
     return 0;
 }

@@ -5,70 +5,49 @@
 #include <math.h>
 #include <string.h>
 
-typedef struct {
-    const Work *w;
-    ptrdiff_t at[STEPS], here[STEPS], i;
-    double x;
-} Walk;
-
-static Walk walk(const Work *w, ptrdiff_t group)
+int element(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t i, ptrdiff_t here[STEPS], double *x)
 {
-    Walk k = {.w = w};
-    locate(w->plan->kept, w->plan->nkept, group, k.at);
-    return k;
-}
-
-/* The next element in shape order: 1, with its place and value; 0 at the end. */
-static int next(Walk *k, int *included)
-{
-    const Plan *p = k->w->plan;
-    const Tensors *t = k->w->t;
-    if (k->i == p->runs * p->n)
-        return 0;
-    memcpy(k->here, k->at, sizeof k->here);
-    locate(p->run, p->nrun, k->i / p->n, k->here);
-    locate(p->inner, p->ninner, k->i % p->n, k->here);
-    k->i++;
-    *included = !t->mask || t->mask[k->here[MASK]];
-    union {
-        float f32;
-        double f64;
-    } v;
-    k->w->kernels->pack(&v, t->x + k->here[X], 0, t->swapped, 1);
-    k->x = t->dtype == F64 ? v.f64 : v.f32;
-    return 1;
+    const Plan *p = w->plan;
+    const Tensors *t = w->t;
+    double raw;
+    memcpy(here, at, STEPS * sizeof *here);
+    locate(p->run, p->nrun, i / p->n, here);
+    locate(p->inner, p->ninner, i % p->n, here);
+    w->kernels->pack(&raw, t->x + here[X], 0, t->swapped, 1);
+    *x = get(w, &raw, 0);
+    return !t->mask || t->mask[here[MASK]];
 }
 
 /* The exponent e of the largest element, |x| < 2^e; INT_MIN if all are 0. *finite: all are. */
-static int range(const Work *w, ptrdiff_t group, int *finite)
+static int range(const Work *w, const ptrdiff_t at[STEPS], int *finite)
 {
-    Walk k = walk(w, group);
-    double most = 0;
-    int included, e = 0;
+    ptrdiff_t here[STEPS];
+    double most = 0, x;
+    int e = 0;
     *finite = 1;
-    while (next(&k, &included)) {
-        if (!included)
+    for (ptrdiff_t i = 0; i < w->plan->runs * w->plan->n; i++) {
+        if (!element(w, at, i, here, &x))
             continue;
-        if (!isfinite(k.x))
+        if (!isfinite(x))
             *finite = 0;
-        else if (fabs(k.x) > most)
-            most = fabs(k.x);
+        else
+            most = fmax(most, fabs(x));
     }
     (void)frexp(most, &e);
     return most > 0 ? e : INT_MIN;
 }
 
 /* Sums of d = x * 2^-e - k. */
-static void sum(const Work *w, ptrdiff_t group, int e, double k, double *count, double *r,
+static void sum(const Work *w, const ptrdiff_t at[STEPS], int e, double k, double *count, double *r,
                 double *q)
 {
-    Walk step = walk(w, group);
     Two rs = {0}, qs = {0};
-    int included;
+    ptrdiff_t here[STEPS];
+    double x;
     *count = 0;
-    while (next(&step, &included))
-        if (included) {
-            const double d = ldexp(step.x, -e) - k;
+    for (ptrdiff_t i = 0; i < w->plan->runs * w->plan->n; i++)
+        if (element(w, at, i, here, &x)) {
+            const double d = ldexp(x, -e) - k;
             *count += 1;
             join(&rs, d);
             join(&qs, d * d);
@@ -78,10 +57,10 @@ static void sum(const Work *w, ptrdiff_t group, int e, double k, double *count, 
 }
 
 /* In units of 2^e. Twice about the mean so far: it ends in two words. */
-static Moment scaled_moment(const Work *w, ptrdiff_t group, int e)
+static Moment scaled_moment(const Work *w, const ptrdiff_t at[STEPS], int e)
 {
     double count, r, q, k = 0;
-    sum(w, group, e, 0, &count, &r, &q);
+    sum(w, at, e, 0, &count, &r, &q);
     if (count == 0)
         return (Moment){0};
     if (!w->centred)
@@ -91,7 +70,7 @@ static Moment scaled_moment(const Work *w, ptrdiff_t group, int e)
         join(&mean, r / count);
         k = mean.hi;
         mean.lo = 0;
-        sum(w, group, e, k, &count, &r, &q);
+        sum(w, at, e, k, &count, &r, &q);
     }
     join(&mean, r / count);
     const double m2 = q - r * (r / count);
@@ -106,11 +85,11 @@ static int cover(int e, double eps)
     return eps > 0 && of_eps / 2 > e ? of_eps / 2 : e == INT_MIN ? 0 : e;
 }
 
-Moment exact_moment(const Work *w, ptrdiff_t group)
+Moment exact_moment(const Work *w, const ptrdiff_t at[STEPS])
 {
     int finite;
-    const int e = cover(range(w, group, &finite), 0);
-    Moment m = scaled_moment(w, group, e);
+    const int e = cover(range(w, at, &finite), 0);
+    Moment m = scaled_moment(w, at, e);
     if (!finite)
         return (Moment){m.count, NAN, 0, NAN};
     return (Moment){m.count, ldexp(m.hi, e), ldexp(m.lo, e), ldexp(m.m2, 2 * e)};
@@ -118,20 +97,26 @@ Moment exact_moment(const Work *w, ptrdiff_t group)
 
 int scaled_moments(const Work *w, Moment *m)
 {
+    const Plan *p = w->plan;
     int e = INT_MIN, finite;
-    for (ptrdiff_t g = 0; g < w->plan->groups; g++) {
-        const int own = range(w, g, &finite);
+    for (ptrdiff_t g = 0; g < p->groups; g++) {
+        ptrdiff_t at[STEPS] = {0};
+        locate(p->kept, p->nkept, g, at);
+        const int own = range(w, at, &finite);
         e = own > e ? own : e;
     }
     e = cover(e, w->job->eps);
-    for (ptrdiff_t g = 0; g < w->plan->groups; g++)
-        m[walk(w, g).at[STAT]] = scaled_moment(w, g, e);
+    for (ptrdiff_t g = 0; g < p->groups; g++) {
+        ptrdiff_t at[STEPS] = {0};
+        locate(p->kept, p->nkept, g, at);
+        m[at[STAT]] = scaled_moment(w, at, e);
+    }
     return e;
 }
 
 /* The statistics to apply, their unit with them: the group's own once more where a double's
  * variance was at stake. */
-static Fold scaled_fold(const Work *w, ptrdiff_t group, const Fold *f)
+static Fold scaled_fold(const Work *w, const ptrdiff_t at[STEPS], const Fold *f)
 {
     const Job *job = w->job;
     if (w->t->dtype != F64 || job->given_mean || job->kind == SWITCHABLE) {
@@ -139,27 +124,26 @@ static Fold scaled_fold(const Work *w, ptrdiff_t group, const Fold *f)
         return (Fold){ldexp(f->hi, -e), ldexp(f->lo, -e), ldexp(f->rstd, e), 1, f->e + e};
     }
     int finite;
-    const int own = range(w, group, &finite), e = cover(own, job->eps);
+    const int own = range(w, at, &finite), e = cover(own, job->eps);
     if (own == INT_MIN)
         return (Fold){.exact = 1};
-    const Moment m = scaled_moment(w, group, e);
+    const Moment m = scaled_moment(w, at, e);
     const double var = m.count > 0 ? m.m2 / m.count + ldexp(job->eps, -2 * e) : 0;
     return (Fold){m.hi, m.lo, var > 0 ? 1 / sqrt(var) : 0, 1, e};
 }
 
-void exact_group(const Work *w, ptrdiff_t group, const Fold *f)
+void exact_group(const Work *w, const ptrdiff_t at[STEPS], const Fold *f)
 {
-    int included;
-    const Fold s = scaled_fold(w, group, f);
-    Walk k = walk(w, group);
-    while (next(&k, &included)) {
-        const double xhat = ((ldexp(k.x, -s.e) - s.hi) - s.lo) * s.rstd;
-        const double weight = parameter(w, w->weight, k.here[PARAM], 1);
-        const double scaled = weight == 0 && isfinite(k.x) && s.rstd == s.rstd ? 0 : xhat * weight;
-        const double y = scaled + parameter(w, w->bias, k.here[PARAM], 0);
-        const double f64 = included ? y : 0;
-        const float f32 = (float)f64;
-        w->kernels->unpack(w->t->y + k.here[Y], 0, w->t->dtype == F64 ? (const void *)&f64 : &f32,
-                           1);
+    const Fold s = scaled_fold(w, at, f);
+    for (ptrdiff_t i = 0; i < w->plan->runs * w->plan->n; i++) {
+        ptrdiff_t here[STEPS];
+        double x, raw;
+        const int included = element(w, at, i, here, &x);
+        const double xhat = ((ldexp(x, -s.e) - s.hi) - s.lo) * s.rstd;
+        const double weight = parameter(w, w->weight, here[PARAM], 1);
+        const double scaled = weight == 0 && isfinite(x) && s.rstd == s.rstd ? 0 : xhat * weight;
+        const double y = scaled + parameter(w, w->bias, here[PARAM], 0);
+        put(w, &raw, 0, included ? y : 0);
+        w->kernels->unpack(w->t->y + here[Y], 0, &raw, 1);
     }
 }

@@ -10,20 +10,15 @@
  * terms to a lane. Terms that are equal round alike, so lanes are short: a sum of 256 errs by at
  * most 86 u of itself, and, since squares of doubles are not exact, one of 8 by 2.7 u. */
 enum { LANES = 16, BLOCK = 4096, BLOCK_F64 = 128 };
+enum { TILE = 128 }; /* groups of one call at most; lanes of columns are LANES rows of TILE */
 enum {
     STRIP = 256
 }; /* rows of a tile of columns that are taken together: their lines stay in L2 */
-enum { TILE = 128 }; /* columns of one call at most, lanes of a tile are LANES rows of TILE */
 
-/* How one run is normalised: y = ((x - hi) - lo) * scale + shift. */
-typedef struct {
-    double hi, lo, scale, shift;
-} Affine;
-
-/* The same for each of TILE columns, as arrays of A. */
+/* How each of up to TILE groups is normalised, as arrays of A: y = ((x - hi) - lo) * scale + shift. */
 typedef struct {
     const void *hi, *lo, *scale, *shift;
-} AffineCols;
+} Affine;
 
 /* The powers that need no logarithm. */
 typedef enum { POW_HALF, POW_THREE_QUARTERS, POW_ONE, POW_OTHER } Power;

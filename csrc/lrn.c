@@ -11,18 +11,12 @@
 typedef struct {
     Work w;
     const Window *job;
-    ptrdiff_t width, tiles,
-        slots;    /* columns of a tile, tiles of a row of columns, rows of the ring */
-    double alpha; /* of one element */
+    ptrdiff_t slots; /* rows of the ring */
+    double alpha;    /* of one element */
     Power power;
     const void **rows; /* of the window, twice: as they are read, and in the window's order */
     char *ring;        /* NULL: rows are used where they are. One thread's, as `rows` are */
 } Lrn;
-
-static double element(const Work *w, const void *row, ptrdiff_t i)
-{
-    return w->t->dtype == F64 ? ((const double *)row)[i] : (double)((const float *)row)[i];
-}
 
 /* Did the kernel's own arithmetic carry element i? The same operations, the same answer, so that
  * neighbours have no say in it. */
@@ -59,20 +53,16 @@ static void wide_row(const Lrn *l, const void *x, void *y, ptrdiff_t n, const vo
         if (carried(l, window, size, i))
             continue;
         for (ptrdiff_t j = 0; j < size; j++)
-            most = fmax(most, fabs(element(&l->w, window[j], i)));
+            most = fmax(most, fabs(get(&l->w, window[j], i)));
         (void)frexp(most < INFINITY ? most : 1, &of_x);
         const int alone = (l->alpha == 0 && most < INFINITY) || most == 0; /* k is all there is */
         const int e = alone || (job->k != 0 && of_k / 2 > of_x + q) ? of_k / 2 : of_x + q;
         for (ptrdiff_t j = 0; j < size && !alone; j++) {
-            const double v = ldexp(element(&l->w, window[j], i), q - e);
+            const double v = ldexp(get(&l->w, window[j], i), q - e);
             sum += v * v;
         }
         const double s = ldexp(job->k, -2 * e) + ldexp(l->alpha, -2 * q) * sum;
-        const double r = norm_pow(element(&l->w, x, i), s, 2 * e, -job->beta);
-        if (l->w.t->dtype == F64)
-            ((double *)y)[i] = r;
-        else
-            ((float *)y)[i] = (float)r;
+        put(&l->w, y, i, norm_pow(get(&l->w, x, i), s, 2 * e, -job->beta));
     }
 }
 
@@ -97,7 +87,7 @@ static void one_row(const Lrn *l, const ptrdiff_t at[STEPS], ptrdiff_t c, ptrdif
     if (wide)
         wide_row(l, x, y, width, window, end - from);
     if (p->pack)
-        move_cols(&l->w, OUT, at, 0, c, 1, width, scratch, NULL, NULL);
+        move(&l->w, OUT, &(Piece){at, width, 0, 1, c, 1}, scratch, NULL, NULL);
 }
 
 static void lrn_item(void *context, ptrdiff_t item)
@@ -105,15 +95,11 @@ static void lrn_item(void *context, ptrdiff_t item)
     const Lrn *l = context;
     const Window *job = l->job;
     const Plan *p = l->w.plan;
-    const Loop *columns = &p->kept[p->nkept - 1];
-    const ptrdiff_t from = item % l->tiles * l->width, left = columns->n - from;
-    const ptrdiff_t width = left < l->width ? left : l->width,
-                    pitch = l->width * arithsize(l->w.t->dtype);
+    ptrdiff_t at[STEPS];
+    const ptrdiff_t width = item_groups(&l->w, item, at),
+                    pitch = l->w.batch * arithsize(l->w.t->dtype);
     const ptrdiff_t after = job->size - 1 - job->before;
     Scratch scratch;
-    ptrdiff_t at[STEPS] = {0};
-    locate(p->kept, p->nkept - 1, item / l->tiles, at);
-    locate(columns, 1, from, at);
     for (ptrdiff_t c = 0, read = 0; c < p->n; c++) {
         for (; read < p->n && read - after <= c; read++) {
             ptrdiff_t here[STEPS] = {[X] = at[X]};
@@ -121,8 +107,8 @@ static void lrn_item(void *context, ptrdiff_t item)
             const ptrdiff_t slot = read % l->slots;
             l->rows[slot] = l->ring ? l->ring + slot * pitch : l->w.t->x + here[X];
             if (l->ring)
-                move_cols(&l->w, IN, at, 0, read, 1, width,
-                          (Scratch *)(void *)(l->ring + slot * pitch), NULL, NULL);
+                move(&l->w, IN, &(Piece){at, width, 0, 1, read, 1}, l->ring + slot * pitch, NULL,
+                     NULL);
         }
         one_row(l, at, c, width, &scratch);
     }
@@ -157,19 +143,17 @@ int lrn_forward(const Window *job)
     plan_columns(&plan, t);
     if (plan.groups * plan.runs * plan.n == 0)
         return 0;
-    const ptrdiff_t columns = plan.kept[plan.nkept - 1].n;
     l.power = power_of(job, l.alpha);
     l.slots = job->size < plan.n ? job->size : plan.n;
-    l.width = RING / arithsize(t->dtype) / l.slots / LANES * LANES;
-    l.width = l.width < LANES ? LANES : l.width > WIDTH ? WIDTH : l.width;
-    l.tiles = (columns + l.width - 1) / l.width;
+    const ptrdiff_t width = RING / arithsize(t->dtype) / l.slots / LANES * LANES;
+    make_items(&l.w, width < LANES ? LANES : width > WIDTH ? WIDTH : width);
     const int own = plan.pack || t->x == t->y;
     l.rows = malloc((size_t)l.slots * 2 * sizeof *l.rows);
-    l.ring = own ? aligned_alloc(64, (size_t)(l.slots * l.width * arithsize(t->dtype))) : NULL;
+    l.ring = own ? aligned_alloc(64, (size_t)(l.slots * l.w.batch * arithsize(t->dtype))) : NULL;
     const int failed = !l.rows || (own && !l.ring);
     if (!failed) {
         const FpState saved = fp_enter();
-        parallel(plan.groups / columns * l.tiles, lrn_item, &l);
+        parallel(l.w.items, lrn_item, &l);
         fp_leave(saved);
     }
     free(l.ring);

@@ -15,172 +15,145 @@ typedef struct {
     Two r, q;
 } Sums;
 
-static void sums_rows(const Work *w, ptrdiff_t group, double k, Sums *s)
+/* A block of each of an item's groups; a group's step is its runs in scratch, or in memory. */
+static void take_rows(const Work *w, const Piece *c, const double *k, double *sums,
+                      double *included)
 {
     const Plan *p = w->plan;
-    const Tensors *t = w->t;
-    const ptrdiff_t size = arithsize(t->dtype), b = p->block, per = p->per;
-    const ptrdiff_t run_step = p->nrun ? p->run[0].step[X] : 0;
-    ptrdiff_t at[STEPS] = {0};
-    Scratch scratch;
-    double sums[2];
-    *s = (Sums){.count = t->mask ? 0 : (double)(p->runs * p->n)};
-    locate(p->kept, p->nkept, group, at);
-    for (ptrdiff_t run = 0; run < p->runs; run += per)
-        for (ptrdiff_t i = 0; i < p->n; i += b) {
-            const ptrdiff_t runs = p->runs - run < per ? p->runs - run : per,
-                            n = p->n - i < b ? p->n - i : b;
-            if (p->pack) {
-                move_rows(w, IN, at, run, runs, i, n, &scratch, k, &s->count);
-                w->kernels->take_rows(&scratch, n, n * size, runs, k, sums);
-            } else {
-                w->kernels->take_rows(t->x + at[X] + run * run_step + i * size, n, run_step, runs,
-                                      k, sums);
-            }
-            join(&s->r, sums[0]);
-            join(&s->q, sums[1]);
-        }
-}
-
-/* Rows i .. i + n - 1 of a run, in strips whose lines stay in cache while their lanes are walked.
- */
-static void take_strips(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t run, ptrdiff_t i,
-                        ptrdiff_t n, ptrdiff_t width, const double *k, double *lanes,
-                        double *included)
-{
-    const Plan *p = w->plan;
-    const Tensors *t = w->t;
-    const ptrdiff_t step = p->ninner ? p->inner[0].step[X] : 0;
-    const ptrdiff_t strip = p->pack ? BLOCK / width / LANES * LANES : STRIP, end = i + n;
-    Scratch scratch;
-    for (; i < end; i += strip) {
-        const ptrdiff_t rows = end - i < strip ? end - i : strip;
-        if (p->pack) {
-            move_cols(w, IN, at, run, i, rows, width, &scratch, k, included);
-            w->kernels->take_cols(&scratch, width * arithsize(t->dtype), rows, width, k, lanes);
-        } else {
-            ptrdiff_t here[STEPS] = {[X] = at[X] + i * step};
-            locate(p->run, p->nrun, run, here);
-            w->kernels->take_cols(t->x + here[X], step, rows, width, k, lanes);
-        }
+    const ptrdiff_t size = arithsize(w->t->dtype), step = p->run[0].step[X];
+    if (!p->pack) {
+        const char *x = w->t->x + c->at[X] + c->run * step + c->i * size;
+        w->kernels->take_rows(x, across(p)->step[X], c->count, c->n, step, c->runs, k, sums);
+        return;
     }
+    Scratch scratch;
+    move(w, IN, c, &scratch, k, included);
+    w->kernels->take_rows(&scratch, c->runs * c->n * size, c->count, c->n, c->n * size, c->runs, k,
+                          sums);
 }
 
-static void sums_cols(const Work *w, ptrdiff_t first, ptrdiff_t width, const double *k, Sums *s)
+/* A block of columns, run by run in strips whose lines stay in cache while lanes are walked. */
+static void take_cols(const Work *w, const Piece *c, const double *k, double *lanes,
+                      double *included)
 {
     const Plan *p = w->plan;
-    const ptrdiff_t b = p->block, per = p->per;
-    _Alignas(64) double lanes[2 * LANES * TILE], sums[2 * TILE], included[TILE] = {0};
-    ptrdiff_t at[STEPS] = {0};
-    memset(lanes, 0, sizeof lanes);
-    memset(s, 0, (size_t)width * sizeof *s);
-    locate(p->kept, p->nkept, first, at);
-    for (ptrdiff_t run = 0; run < p->runs; run += per)
-        for (ptrdiff_t i = 0; i < p->n; i += b) {
-            for (ptrdiff_t r = run; r < run + per && r < p->runs; r++)
-                take_strips(w, at, r, i, p->n - i < b ? p->n - i : b, width, k, lanes, included);
-            w->kernels->fold_cols(lanes, width, sums);
-            for (ptrdiff_t c = 0; c < width; c++) {
-                join(&s[c].r, sums[c]);
-                join(&s[c].q, sums[TILE + c]);
+    const ptrdiff_t size = arithsize(w->t->dtype), width = c->count, end = c->i + c->n;
+    const ptrdiff_t strip = p->pack ? BLOCK / width / LANES * LANES : STRIP;
+    Scratch scratch;
+    for (ptrdiff_t run = c->run; run < c->run + c->runs; run++)
+        for (ptrdiff_t i = c->i; i < end; i += strip) {
+            const Piece s = {c->at, width, run, 1, i, end - i < strip ? end - i : strip};
+            ptrdiff_t here[STEPS] = {[X] = c->at[X]};
+            if (p->pack) {
+                move(w, IN, &s, &scratch, k, included);
+                w->kernels->take_cols(&scratch, width * size, s.n, width, k, lanes);
+                continue;
             }
+            locate(p->run, p->nrun, run, here);
+            locate(p->inner, 1, i, here);
+            w->kernels->take_cols(w->t->x + here[X], p->inner[0].step[X], s.n, width, k, lanes);
         }
-    for (ptrdiff_t c = 0; c < width; c++)
-        s[c].count = w->t->mask ? included[c] : (double)(p->runs * p->n);
 }
 
-static void sums(const Work *w, ptrdiff_t first, ptrdiff_t count, const double *k, Sums *s)
+/* Block by block, in order. */
+static void sums(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, const double *k,
+                 Sums *s)
 {
-    if (w->plan->form == COLS)
-        sums_cols(w, first, count, k, s);
-    else
-        for (ptrdiff_t g = 0; g < count; g++)
-            sums_rows(w, first + g, k[g], s + g);
+    const Plan *p = w->plan;
+    _Alignas(64) double lanes[2 * LANES * TILE], sums[2 * TILE], included[TILE];
+    if (p->form == COLS)
+        memset(lanes, 0, sizeof lanes);
+    if (w->t->mask)
+        memset(included, 0, sizeof included);
+    for (ptrdiff_t g = 0; g < count; g++)
+        s[g] = (Sums){.count = (double)(p->runs * p->n)};
+    for (ptrdiff_t run = 0; run < p->runs; run += p->per)
+        for (ptrdiff_t i = 0; i < p->n; i += p->block) {
+            const ptrdiff_t runs = p->runs - run < p->per ? p->runs - run : p->per,
+                            n = p->n - i < p->block ? p->n - i : p->block;
+            const Piece c = {at, count, run, runs, i, n};
+            if (p->form == COLS) {
+                take_cols(w, &c, k, lanes, included);
+                w->kernels->fold_cols(lanes, count, sums);
+            } else {
+                take_rows(w, &c, k, sums, included);
+            }
+            for (ptrdiff_t g = 0; g < count; g++) {
+                join(&s[g].r, sums[g]);
+                join(&s[g].q, sums[TILE + g]);
+            }
+        }
+    for (ptrdiff_t g = 0; w->t->mask && g < count; g++)
+        s[g].count = included[g];
 }
 
 /* The element at position i of a group, or the next included one, once round; 0 if there is none.
  */
-static double element(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t i)
+static double near(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t i)
 {
-    const Plan *p = w->plan;
-    const Tensors *t = w->t;
-    const ptrdiff_t total = p->runs * p->n;
-    for (ptrdiff_t tried = 0; tried < total; tried++, i = i + 1 < total ? i + 1 : 0) {
-        ptrdiff_t here[STEPS];
-        double x;
-        memcpy(here, at, sizeof here);
-        locate(p->run, p->nrun, i / p->n, here);
-        locate(p->inner, p->ninner, i % p->n, here);
-        if (t->mask && !t->mask[here[MASK]])
-            continue;
-        w->kernels->pack(&x, t->x + here[X], 0, t->swapped, 1);
-        return x;
-    }
+    const ptrdiff_t total = w->plan->runs * w->plan->n;
+    ptrdiff_t here[STEPS];
+    double x;
+    for (ptrdiff_t tried = 0; tried < total; tried++)
+        if (element(w, at, (i + tried) % total, here, &x))
+            return x;
     return 0;
 }
 
 /* The shift of double data; equal elements give exactly theirs. */
-static double sample(const Work *w, ptrdiff_t group)
+static double sample(const Work *w, const ptrdiff_t at[STEPS])
 {
-    const Plan *p = w->plan;
-    const ptrdiff_t total = p->runs * p->n;
-    ptrdiff_t at[STEPS] = {0};
-    locate(p->kept, p->nkept, group, at);
-    const double x = element(w, at, 0);
+    const ptrdiff_t total = w->plan->runs * w->plan->n;
+    const double x = near(w, at, 0);
     double rest = 0;
     for (int j = 1; j < 4; j++) /* at odd and even places: patterns are common */
-        rest += element(w, at, (total / 4 * j + total % 4 * j / 4 + j) % total) - x;
+        rest += near(w, at, (total / 4 * j + total % 4 * j / 4 + j) % total) - x;
     return x + 0.25 * rest;
 }
 
-/* From sums about k; *again: they have to be taken about *k, now nearer the mean. */
-static Moment moment(const Sums *s, int is_double, int centred, double *k, int *again)
+/* From sums about k; 1: they have to be taken once more, about *k, now nearer the mean. */
+static int moment(const Sums *s, int is_double, int centred, double *k, Moment *m)
 {
     const double r = s->r.hi + s->r.lo, q = s->q.hi + s->q.lo;
-    *again = 0;
-    if (s->count == 0)
-        return (Moment){0};
-    if (!centred)
-        return (Moment){.count = s->count, .m2 = q};
     const double mean = r / s->count, mean_square = q / s->count, var = mean_square - mean * mean;
-    const double limit = is_double ? 0.5 : 0x1p22;
-    Moment m = {.count = s->count, .m2 = (var > 0 ? var : 0) * s->count};
     Two sum = {*k, 0};
     join(&sum, mean);
-    m.hi = sum.hi;
-    m.lo = sum.lo;
-    if (!isfinite(q) || !isfinite(r))
-        m = (Moment){s->count, NAN, 0, NAN};
-    else if (mean * mean > limit * var) {
-        *again = 1;
-        *k = is_double ? sum.hi : (double)(float)sum.hi;
+    if (s->count == 0)
+        *m = (Moment){0};
+    else if (!centred)
+        *m = (Moment){.count = s->count, .m2 = q};
+    else if (!isfinite(q) || !isfinite(r))
+        *m = (Moment){s->count, NAN, 0, NAN};
+    else {
+        *m = (Moment){s->count, sum.hi, sum.lo, (var > 0 ? var : 0) * s->count};
+        if (mean * mean > (is_double ? 0.5 : 0x1p22) * var) {
+            *k = is_double ? sum.hi : (double)(float)sum.hi;
+            return 1;
+        }
     }
-    return m;
+    return 0;
 }
 
-void take(const Work *w, ptrdiff_t first, ptrdiff_t count, Moment *m)
+void take(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, Moment *m)
 {
-    const int is_double = w->t->dtype == F64;
-    const ptrdiff_t step = w->plan->form == COLS ? count : 1;
+    const int is_double = w->t->dtype == F64, cols = w->plan->form == COLS;
     double k[TILE];
-    int again[TILE], unused;
+    int again[TILE], any = 0;
     Sums s[TILE];
-    for (ptrdiff_t g = 0; g < count || g % LANES; g++) /* columns come in whole lanes */
-        k[g] = g < count && is_double && w->centred ? sample(w, first + g) : 0;
-    sums(w, first, count, k, s);
+    for (ptrdiff_t g = 0; g < count || (cols && g % LANES); g++) /* columns come in whole lanes */
+        k[g] = g < count && is_double && w->centred ? sample(w, nth(w, at, g).at) : 0;
+    sums(w, at, count, k, s);
     for (ptrdiff_t g = 0; g < count; g++)
-        m[g] = moment(&s[g], is_double, w->centred, &k[g], &again[g]);
-    for (ptrdiff_t g = 0; g < count; g += step) {
-        int any = 0;
-        for (ptrdiff_t c = g; c < g + step; c++)
-            any |= again[c];
-        if (any)
-            sums(w, first + g, step, k + g, s + g);
-        for (ptrdiff_t c = g; c < g + step; c++)
-            if (again[c])
-                m[c] = moment(&s[c], is_double, w->centred, &(double){k[c]}, &unused);
-    }
+        any |= again[g] = moment(&s[g], is_double, w->centred, &k[g], &m[g]);
+    if (any && cols)
+        sums(w, at, count, k, s);
+    for (ptrdiff_t g = 0; any && g < count; g++)
+        if (again[g]) {
+            if (!cols)
+                sums(w, nth(w, at, g).at, 1, k + g, s + g);
+            moment(&s[g], is_double, w->centred, &(double){k[g]}, &m[g]);
+        }
     for (ptrdiff_t g = 0; g < count && is_double; g++)
         if (!isfinite(m[g].m2)) /* not finite, or only its squares */
-            m[g] = exact_moment(w, first + g);
+            m[g] = exact_moment(w, nth(w, at, g).at);
 }

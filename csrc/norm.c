@@ -94,20 +94,16 @@ static Grid grid(const Job *job, ptrdiff_t groups)
 
 /* ---- one call's work ----------------------------------------------------------------- */
 
-/* Is any magnitude at least 2^e? By their bits, so that the loop is one of integers. */
-static int any_above(const Work *w, const void *values, ptrdiff_t n, int e)
+/* Is any magnitude at least `most`, or NaN? In the type itself, so that the loop is a vector's. */
+static int any_above(const Work *w, const void *values, ptrdiff_t n, double most)
 {
-    typedef uint32_t __attribute__((may_alias)) bits32;
-    typedef uint64_t __attribute__((may_alias)) bits64;
-    const bits32 *f32 = values;
-    const bits64 *f64 = values;
     int above = 0;
     if (w->t->dtype == F64)
         for (ptrdiff_t i = 0; i < n; i++)
-            above |= (f64[i] << 1) >> 53 >= (uint64_t)(e + 1023);
+            above |= !(fabs(((const double *)values)[i]) < most);
     else
         for (ptrdiff_t i = 0; i < n; i++)
-            above |= (f32[i] << 1) >> 24 >= (uint32_t)(e + 127);
+            above |= !(fabsf(((const float *)values)[i]) < (float)most);
     return above;
 }
 
@@ -119,15 +115,11 @@ static int parameters_of(Work *w, ptrdiff_t n, void **owned)
     w->bias = job->bias;
     w->vector = w->plan->vector && (job->weight || job->bias);
     if (w->vector && !(job->weight && job->bias)) {
-        const int f64 = job->t.dtype == F64;
         *owned = calloc((size_t)n, (size_t)arithsize(job->t.dtype));
         if (!*owned)
             return -1;
         for (ptrdiff_t i = 0; !job->weight && i < n; i++)
-            if (f64)
-                ((double *)*owned)[i] = 1;
-            else
-                ((float *)*owned)[i] = 1;
+            put(w, *owned, i, 1);
         if (job->weight)
             w->bias = *owned;
         else
@@ -135,26 +127,10 @@ static int parameters_of(Work *w, ptrdiff_t n, void **owned)
     }
     if (w->vector) { /* halves have no flat term in their bound for what float loses near zero */
         const int half = w->t->dtype < F32;
-        w->far = (job->bias && any_above(w, job->bias, n, w->t->dtype == F64 ? 1000 : 102)) ||
-                 (half && job->weight && any_above(w, job->weight, n, 30));
+        w->far = (job->bias && any_above(w, job->bias, n, limits(w).far)) ||
+                 (half && job->weight && any_above(w, job->weight, n, 0x1p30));
     }
     return 0;
-}
-
-static void items_of(Work *w)
-{
-    enum { BATCH_MAX = 16, NEAR = 2048 };
-    const Plan *p = w->plan;
-    if (p->form == COLS) {
-        const ptrdiff_t columns = p->kept[p->nkept - 1].n;
-        w->batch = TILE;
-        w->tiles = (columns + TILE - 1) / TILE;
-        w->items = p->groups / columns * w->tiles;
-    } else {
-        const ptrdiff_t near = NEAR / (p->runs * p->n);
-        w->batch = near < 1 ? 1 : near > BATCH_MAX ? BATCH_MAX : near;
-        w->items = w->tiles = (p->groups + w->batch - 1) / w->batch;
-    }
 }
 
 /* ---- drivers ------------------------------------------------------------------------- */
@@ -166,13 +142,6 @@ typedef struct {
     int by;
 } Drive;
 
-static ptrdiff_t place(const Work *w, ptrdiff_t group, int operand)
-{
-    ptrdiff_t at[STEPS] = {0};
-    locate(w->plan->kept, w->plan->nkept, group, at);
-    return at[operand];
-}
-
 /* Takes an item's moments, and, by_group, applies them while the data are still near. */
 static void take_item(void *context, ptrdiff_t item)
 {
@@ -180,28 +149,29 @@ static void take_item(void *context, ptrdiff_t item)
     const Work *w = d->w;
     Moment m[TILE];
     Fold f[TILE];
-    ptrdiff_t first, count;
-    item_groups(w, item, &first, &count);
-    take(w, first, count, m);
+    ptrdiff_t at[STEPS];
+    const ptrdiff_t count = item_groups(w, item, at), step = across(w->plan)->step[STAT];
+    take(w, at, count, m);
     for (ptrdiff_t g = 0; d->moments && g < count; g++)
-        d->moments[place(w, first + g, STAT)] = m[g];
+        d->moments[at[STAT] + g * step] = m[g];
     if (!w->t->y || table[w->job->kind].blended)
         return;
     for (ptrdiff_t g = 0; g < count; g++)
         f[g] = fold(w, &m[g]);
-    apply(w, first, count, f);
+    apply(w, at, count, f);
 }
 
 /* After a take in reverse: what was taken last is still near. */
 static void apply_item(void *context, ptrdiff_t item)
 {
     const Drive *d = context;
+    const Work *w = d->w;
     Fold f[TILE];
-    ptrdiff_t first, count;
-    item_groups(d->w, d->by == STAT ? d->w->items - 1 - item : item, &first, &count);
+    ptrdiff_t at[STEPS];
+    const ptrdiff_t count = item_groups(w, d->by == STAT ? w->items - 1 - item : item, at);
     for (ptrdiff_t g = 0; g < count; g++)
-        f[g] = d->folds[place(d->w, first + g, d->by)];
-    apply(d->w, first, count, f);
+        f[g] = d->folds[at[d->by] + g * across(w->plan)->step[d->by]];
+    apply(w, at, count, f);
 }
 
 /* Each item's groups are taken, folded and applied before the next. */
@@ -267,6 +237,7 @@ static int by_phase(const Work *w)
 
 int norm_forward(const Job *job)
 {
+    enum { NEAR = 2048 }; /* elements of rows that are taken and applied together */
     Loop axes[MAXLOOPS + 1];
     char shared[MAXLOOPS + 1];
     Plan plan;
@@ -281,8 +252,8 @@ int norm_forward(const Job *job)
     const int naxes = channels ? channel_axes(job, axes, shared) : named_axes(job, axes, shared);
     number_statistics(job, naxes, axes, shared);
     plan_make(&plan, naxes, axes, shared, &job->t);
-    if (w.plan->groups == 0 || w.plan->runs * w.plan->n == 0) {
-        for (ptrdiff_t g = 0; job->moments && g < w.plan->groups; g++)
+    if (plan.groups * plan.runs * plan.n == 0) {
+        for (ptrdiff_t g = 0; job->moments && g < plan.groups; g++)
             job->moments[g] = (Moment){0};
         for (ptrdiff_t c = 0; job->channels && c < job->t.shape[job->axis]; c++)
             job->channels[c] = (ChannelStat){.keep = 1};
@@ -293,7 +264,8 @@ int norm_forward(const Job *job)
             params *= axes[i].n;
     if (parameters_of(&w, params, &owned) < 0)
         return -1;
-    items_of(&w);
+    const ptrdiff_t near = NEAR / (plan.runs * plan.n);
+    make_items(&w, plan.form == COLS || near > TILE ? TILE : near < 1 ? 1 : near);
     const FpState saved = fp_enter();
     const int failed = table[job->kind].blended || job->given_mean ? by_phase(&w) : by_group(&w);
     fp_leave(saved);

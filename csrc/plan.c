@@ -12,11 +12,13 @@ static int evenly(const Loop *outer, const Loop *inner, int s)
     return outer->step[s] == inner->step[s] * inner->n;
 }
 
-/* Appends a loop; two that walk as one become one. Extent 1: nothing to walk. */
+/* Appends a loop; two that walk as one become one. Extent 1: nothing to walk, but alone. */
 static int append(Loop *loops, int n, const Loop *next)
 {
-    if (next->n == 1)
+    if (n && next->n == 1)
         return n;
+    if (n && loops[n - 1].n == 1)
+        n--;
     int one = n > 0;
     for (int s = 0; s < STEPS && one; s++)
         one = evenly(&loops[n - 1], next, s);
@@ -29,6 +31,8 @@ static int append(Loop *loops, int n, const Loop *next)
     loops[n - 1].n = total;
     return n;
 }
+
+static const Loop nothing = {.n = 1};
 
 static ptrdiff_t extent(const Loop *loops, int n)
 {
@@ -51,7 +55,7 @@ static void keep(Plan *p, int naxes, const Loop *axes, const char *shared)
             sorted[j] = sorted[j - 1];
         sorted[j] = axes[i];
     }
-    p->nkept = 0;
+    p->nkept = append(p->kept, 0, &nothing);
     for (int i = 0; i < n; i++)
         p->nkept = append(p->kept, p->nkept, &sorted[i]);
 }
@@ -71,7 +75,8 @@ static void share(Plan *p, int naxes, const Loop *axes, const char *shared)
             first = i;
         }
     }
-    p->nrun = p->ninner = 0;
+    p->nrun = append(p->run, 0, &nothing);
+    p->ninner = append(p->inner, 0, &nothing);
     for (int i = 0; i < naxes; i++) {
         if (!shared[i])
             continue;
@@ -98,21 +103,16 @@ static int aligned(const Plan *p, const Tensors *t)
 static int dense(const Loop *l, const Tensors *t)
 {
     const ptrdiff_t size = itemsize(t->dtype);
-    return !l || (l->step[X] == size && (!t->y || l->step[Y] == size));
-}
-
-static const Loop *last(const Loop *loops, int n)
-{
-    return n ? &loops[n - 1] : NULL;
+    return l->n == 1 || (l->step[X] == size && (!t->y || l->step[Y] == size));
 }
 
 /* The kernels of a form walk floats and doubles whose innermost loop is dense. */
 static void choose(Plan *p, const Tensors *t, Form form)
 {
-    const int dense_enough = form == COLS ? dense(last(p->kept, p->nkept), t)
-                                          : dense(last(p->inner, p->ninner), t) && p->nrun <= 1;
+    const int dense_enough =
+        form == COLS ? dense(across(p), t) : dense(&p->inner[p->ninner - 1], t) && p->nrun == 1;
     p->form = form;
-    p->pack = !(dense_enough && p->ninner <= 1 && t->dtype >= F32 && !t->swapped && !t->mask &&
+    p->pack = !(dense_enough && p->ninner == 1 && t->dtype >= F32 && !t->swapped && !t->mask &&
                 aligned(p, t));
 }
 
@@ -127,15 +127,13 @@ void plan_make(Plan *p, int naxes, const Loop *axes, const char *shared, const T
     p->block = t->dtype == F64 ? BLOCK_F64 : BLOCK;
     const ptrdiff_t most = p->block / LANES, each = (p->n + LANES - 1) / LANES;
     p->per = each && each < most ? most / each : 1;
-    const Loop *row = last(p->inner, p->ninner), *col = last(p->kept, p->nkept);
+    const Loop *row = &p->inner[p->ninner - 1], *col = across(p);
     const int nearer =
-        col && (!row || (!dense(row, t) && magnitude(col->step[X]) < magnitude(row->step[X])));
+        p->n == 1 || (!dense(row, t) && magnitude(col->step[X]) < magnitude(row->step[X]));
     choose(p, t, nearer && col->n >= COLS_MIN ? COLS : ROWS);
 }
 
 void plan_columns(Plan *p, const Tensors *t)
 {
-    if (!p->nkept)
-        p->kept[p->nkept++] = (Loop){.n = 1};
     choose(p, t, COLS);
 }

@@ -26,8 +26,7 @@ enum { MAXLOOPS = MAXD + 1 }; /* a channel axis may be split in two */
 typedef struct {
     Form form;
     int pack;
-    int nkept, nrun,
-        ninner; /* loops of extent 1 are dropped; COLS: the last kept loop is the columns */
+    int nkept, nrun, ninner; /* at least 1; loops of extent 1 stand only where there is no other */
     Loop kept[MAXLOOPS], run[MAXLOOPS], inner[MAXLOOPS];
     ptrdiff_t groups, runs, n;
     ptrdiff_t block, per; /* a block of sums: so many elements of a run, or runs; the first
@@ -49,13 +48,19 @@ static inline Loop axis_loop(const Tensors *t, int i)
             [X] = t->xstep[i], [Y] = t->y ? t->ystep[i] : 0, [MASK] = t->mask ? t->mstep[i] : 0}};
 }
 
+/* The loop over neighbouring groups: the columns of COLS. */
+static inline const Loop *across(const Plan *p)
+{
+    return &p->kept[p->nkept - 1];
+}
+
 /* Walks columns whatever is nearest: for what has no sums, and so no order to keep. */
 void plan_columns(Plan *, const Tensors *);
 
 /* Adds to `at` the place of index i of nested loops. */
 static inline void locate(const Loop *loops, int nloops, ptrdiff_t i, ptrdiff_t at[STEPS])
 {
-    for (int j = nloops - 1; j >= 0; j--) {
+    for (int j = nloops - 1; j >= 0 && i; j--) {
         const ptrdiff_t here = j ? i % loops[j].n : i;
         for (int s = 0; s < STEPS; s++)
             at[s] += here * loops[j].step[s];

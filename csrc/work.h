@@ -1,20 +1,22 @@
 /* Between the rooms of the core: one call's plan and operands, and the stages that share them.
  *
- * Groups are numbered by the plan's kept loops and handled in items: a batch of groups (ROWS) or a
- * tile of columns (COLS). Items depend on the shape alone and touch disjoint elements. */
+ * Groups are handled in items: neighbours along the innermost kept loop, which all stages take by
+ * the place `at` of the first and their count. Items depend on the shape alone and touch disjoint
+ * elements. */
 #ifndef NORMC_WORK_H
 #define NORMC_WORK_H
 #include "kernels.h"
 #include "norm.h"
 #include "plan.h"
+#include <string.h>
 
 typedef struct {
     const Tensors *t;
     const Job *job; /* NULL where there are no statistics */
     const Kernels *kernels;
     int centred;
-    ptrdiff_t items, tiles;    /* tiles of one row of columns; ROWS: all items */
-    ptrdiff_t batch;           /* groups of an item at most, <= TILE */
+    ptrdiff_t batch;           /* groups of an item at most; of a norm, <= TILE */
+    ptrdiff_t items, tiles;    /* tiles: items along the innermost kept loop */
     int vector;                /* weight and bias run along the elements of a run: both are there */
     const void *weight, *bias; /* of the arithmetic type; NULL: 1, 0 */
     int far;                   /* some of them, along a run, could leave the type's range */
@@ -52,14 +54,36 @@ static inline void join(Two *t, double x)
     t->hi = sum;
 }
 
-/* Groups first .. first + count - 1 of an item. */
-static inline void item_groups(const Work *w, ptrdiff_t item, ptrdiff_t *first, ptrdiff_t *count)
+static inline void make_items(Work *w, ptrdiff_t batch)
+{
+    const ptrdiff_t row = across(w->plan)->n;
+    w->batch = batch;
+    w->tiles = (row + batch - 1) / batch;
+    w->items = w->plan->groups / row * w->tiles;
+}
+
+/* The place of an item's first group; how many there are. */
+static inline ptrdiff_t item_groups(const Work *w, ptrdiff_t item, ptrdiff_t at[STEPS])
 {
     const Plan *p = w->plan;
-    const ptrdiff_t row = p->form == COLS ? p->kept[p->nkept - 1].n : p->groups;
-    const ptrdiff_t at = item % w->tiles * w->batch;
-    *first = item / w->tiles * row + at;
-    *count = row - at < w->batch ? row - at : w->batch;
+    const ptrdiff_t first = item % w->tiles * w->batch, left = across(p)->n - first;
+    memset(at, 0, STEPS * sizeof *at);
+    locate(p->kept, p->nkept - 1, item / w->tiles, at);
+    locate(across(p), 1, first, at);
+    return left < w->batch ? left : w->batch;
+}
+
+/* The place of the g-th group of an item. */
+typedef struct {
+    ptrdiff_t at[STEPS];
+} Place;
+
+static inline Place nth(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t g)
+{
+    Place p;
+    memcpy(p.at, at, sizeof p.at);
+    locate(across(w->plan), 1, g, p.at);
+    return p;
 }
 
 /* A packed piece: at most BLOCK elements of the arithmetic type, in shape order. */
@@ -68,12 +92,24 @@ typedef union {
     double f64[BLOCK];
 } Scratch;
 
+/* Values of the arithmetic type. */
+static inline double get(const Work *w, const void *values, ptrdiff_t i)
+{
+    return w->t->dtype == F64 ? ((const double *)values)[i] : (double)((const float *)values)[i];
+}
+
+static inline void put(const Work *w, void *values, ptrdiff_t i, double value)
+{
+    if (w->t->dtype == F64)
+        ((double *)values)[i] = value;
+    else
+        ((float *)values)[i] = (float)value;
+}
+
 /* One parameter, or the place of a vector of them. */
 static inline double parameter(const Work *w, const void *values, ptrdiff_t i, double none)
 {
-    if (!values)
-        return none;
-    return w->t->dtype == F64 ? ((const double *)values)[i] : (double)((const float *)values)[i];
+    return values ? get(w, values, i) : none;
 }
 
 static inline const void *parameters(const Work *w, const void *values, ptrdiff_t i)
@@ -81,20 +117,24 @@ static inline const void *parameters(const Work *w, const void *values, ptrdiff_
     return values ? (const char *)values + i * arithsize(w->t->dtype) : NULL;
 }
 
-/* pack.c: moves a piece between memory and scratch: `runs` runs (all of each, or one run's elements
- * i .. i + n - 1), or n rows of `width` columns. `at` is the place of the group, or of its first
- * column. IN: excluded elements become fill (of each column), the others are counted in included
- * (of each column). OUT: excluded elements become 0. */
-typedef enum { IN, OUT } Direction;
-void move_rows(const Work *, Direction, const ptrdiff_t at[STEPS], ptrdiff_t run, ptrdiff_t runs,
-               ptrdiff_t i, ptrdiff_t n, Scratch *, double fill, double *included);
-void move_cols(const Work *, Direction, const ptrdiff_t at[STEPS], ptrdiff_t run, ptrdiff_t i,
-               ptrdiff_t n, ptrdiff_t width, Scratch *, const double *fill, double *included);
+/* Of `count` neighbouring groups, the first of them at `at`: elements i .. i + n - 1 of runs run ..
+ * run + runs - 1. In scratch: groups, runs, elements (ROWS), or elements, groups (COLS; one run).
+ */
+typedef struct {
+    const ptrdiff_t *at;
+    ptrdiff_t count, run, runs, i, n;
+} Piece;
 
-/* moments.c: the moments of an item's groups, in plan order. */
-void take(const Work *, ptrdiff_t first, ptrdiff_t count, Moment *);
+/* pack.c: moves a piece between memory and scratch. IN: a group's excluded elements become its
+ * fill, the others are counted in its included. OUT: excluded elements become 0. */
+typedef enum { IN, OUT } Direction;
+void move(const Work *, Direction, const Piece *, void *scratch, const double *fill,
+          double *included);
+
+/* moments.c: the moments of an item's groups. */
+void take(const Work *, const ptrdiff_t at[STEPS], ptrdiff_t count, Moment *);
 /* apply.c: normalises an item's groups. */
-void apply(const Work *, ptrdiff_t first, ptrdiff_t count, const Fold *);
+void apply(const Work *, const ptrdiff_t at[STEPS], ptrdiff_t count, const Fold *);
 
 /* Statistics of N x C groups, in the order of Moments: group (n, c) is n * instance_step + c *
  * channel_step. BatchNorm has one instance. */
@@ -112,8 +152,10 @@ int blend(const Work *, const Grid *, const Moment *, int e, Fold *, ChannelStat
 void report(const Work *, const Grid *, const Moment *, ChannelStat *channels);
 
 /* exact.c: element by element in scaled double, for what the fast road cannot carry. */
-Moment exact_moment(const Work *, ptrdiff_t group);
+Moment exact_moment(const Work *, const ptrdiff_t at[STEPS]);
 /* The moments of all groups in units of 2^e, by STAT; returns e. */
 int scaled_moments(const Work *, Moment *);
-void exact_group(const Work *, ptrdiff_t group, const Fold *);
+void exact_group(const Work *, const ptrdiff_t at[STEPS], const Fold *);
+/* Element i, in shape order, of the group at `at`: its place and value; is it included? */
+int element(const Work *, const ptrdiff_t at[STEPS], ptrdiff_t i, ptrdiff_t here[STEPS], double *x);
 #endif
