@@ -28,9 +28,11 @@ static void apply_piece(const Work *w, const Piece *c, ptrdiff_t param, const Pa
 {
     const Plan *p = w->plan;
     const Tensors *t = w->t;
+    const int large = p->runs * p->n > BLOCK && !p->pack; /* smaller ones: slower if asked for */
+    const ptrdiff_t ahead = large ? across(p)->step[X] * c->count : 0;
     const Affine a = {s->values, parameters(w, s->values, c->count),
                       parameters(w, s->values, 2 * c->count),
-                      parameters(w, s->values, 3 * c->count)};
+                      parameters(w, s->values, 3 * c->count), ahead};
     const void *weight = w->vector ? parameters(w, w->weight, param + c->i) : NULL;
     const void *bias = w->vector ? parameters(w, w->bias, param + c->i) : NULL;
     const Loop *step = p->form == COLS ? &p->inner[0] : across(p);
@@ -53,13 +55,13 @@ static void apply_piece(const Work *w, const Piece *c, ptrdiff_t param, const Pa
            bias);
 }
 
-/* Columns backwards: what was taken last is still near. */
+/* Backwards where a group does not stay in the nearest cache: what was taken last is still near. */
 static void apply_fast(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, const Fold *f)
 {
-    enum { NEAR = 64 };
+    enum { NEAR = 64, FAR = 1 << 15 };
     const Plan *p = w->plan;
     const ptrdiff_t piece = p->pack ? BLOCK / count : p->form == COLS ? NEAR : p->n;
-    const int back = p->form == COLS;
+    const int back = p->form == COLS || p->runs * p->n > FAR;
     Params params;
     ptrdiff_t param = -1;
     for (ptrdiff_t j = 0; j < p->runs; j++) {

@@ -15,9 +15,11 @@ enum {
     STRIP = 256
 }; /* rows of a tile of columns that are taken together: their lines stay in L2 */
 
-/* How each of up to TILE groups is normalised, as arrays of A: y = ((x - hi) - lo) * scale + shift. */
+/* How each of up to TILE groups is normalised, as arrays of A: y = ((x - hi) - lo) * scale + shift.
+ * Rows: meanwhile x is asked for `ahead` bytes further, where the next item stands. */
 typedef struct {
     const void *hi, *lo, *scale, *shift;
+    ptrdiff_t ahead;
 } Affine;
 
 /* The powers that need no logarithm. */
