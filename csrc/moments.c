@@ -8,6 +8,7 @@
  * data alone decide. A group of equal elements comes out exact: every d is 0. */
 #include "work.h"
 #include <math.h>
+#include <stdint.h>
 #include <string.h>
 
 typedef struct {
@@ -20,16 +21,21 @@ static void take_rows(const Work *w, const Piece *c, const double *k, double *su
                       double *included)
 {
     const Plan *p = w->plan;
-    const ptrdiff_t size = arithsize(w->t->dtype), step = p->run[0].step[X];
+    const Tensors *t = w->t;
+    const ptrdiff_t size = arithsize(t->dtype), step = p->run[0].step[X];
     if (!p->pack) {
-        const char *x = w->t->x + c->at[X] + c->run * step + c->i * size;
-        w->kernels->take_rows(x, across(p)->step[X], c->count, c->n, step, c->runs, k, sums);
+        const char *x = t->x + c->at[X] + c->run * step + c->i * size;
+        const int with_y = t->y && large(p) && p->run[0].step[Y] == step;
+        const uintptr_t to =
+            with_y ? (uintptr_t)(t->y + c->at[Y]) - (uintptr_t)(t->x + c->at[X]) : 0;
+        w->kernels->take_rows(x, across(p)->step[X], c->count, c->n, step, c->runs, k, sums,
+                              (ptrdiff_t)to);
         return;
     }
     Scratch scratch;
     move(w, IN, c, &scratch, k, included);
     w->kernels->take_rows(&scratch, c->runs * c->n * size, c->count, c->n, c->n * size, c->runs, k,
-                          sums);
+                          sums, 0);
 }
 
 /* A block of columns, run by run in strips whose lines stay in cache while lanes are walked. */
