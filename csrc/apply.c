@@ -28,7 +28,8 @@ static void apply_piece(const Work *w, const Piece *c, ptrdiff_t param, const Pa
 {
     const Plan *p = w->plan;
     const Tensors *t = w->t;
-    const ptrdiff_t ahead = large(p) && !w->vector ? across(p)->step[X] * c->count : 0;
+    const int taken = !w->job->given_mean && !p->pack;
+    const ptrdiff_t ahead = taken ? across(p)->step[X] * c->count : 0;
     const Affine a = {s->values, parameters(w, s->values, c->count),
                       parameters(w, s->values, 2 * c->count),
                       parameters(w, s->values, 3 * c->count), ahead};

@@ -22,13 +22,14 @@ static void take_rows(const Work *w, const Piece *c, const double *k, double *su
 {
     const Plan *p = w->plan;
     const Tensors *t = w->t;
+    const Loop *row = across(p);
     const ptrdiff_t size = arithsize(t->dtype), step = p->run[0].step[X];
     if (!p->pack) {
         const char *x = t->x + c->at[X] + c->run * step + c->i * size;
-        const int with_y = t->y && large(p) && p->run[0].step[Y] == step;
+        const int alike = t->y && p->run[0].step[Y] == step && row->step[Y] == row->step[X];
         const uintptr_t to =
-            with_y ? (uintptr_t)(t->y + c->at[Y]) - (uintptr_t)(t->x + c->at[X]) : 0;
-        w->kernels->take_rows(x, across(p)->step[X], c->count, c->n, step, c->runs, k, sums,
+            alike ? (uintptr_t)(t->y + c->at[Y]) - (uintptr_t)(t->x + c->at[X]) : 0;
+        w->kernels->take_rows(x, row->step[X], c->count, c->n, step, c->runs, k, sums,
                               (ptrdiff_t)to);
         return;
     }

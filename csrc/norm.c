@@ -237,7 +237,7 @@ static int by_phase(const Work *w)
 
 int norm_forward(const Job *job)
 {
-    enum { NEAR = 2048 }; /* elements of rows that are taken and applied together */
+    enum { NEAR = 3072 }; /* elements of an item of rows: x and y together stay in L1 */
     Loop axes[MAXLOOPS + 1];
     char shared[MAXLOOPS + 1];
     Plan plan;

@@ -86,13 +86,6 @@ static inline Place nth(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t g)
     return p;
 }
 
-/* Groups that, with their results, outgrow the nearest cache: memory is asked for what comes next
- * while they are walked. Smaller ones and their neighbours overlap by themselves, and lose by it. */
-static inline int large(const Plan *p)
-{
-    return p->runs * p->n >= BLOCK && !p->pack;
-}
-
 /* A packed piece: at most BLOCK elements of the arithmetic type, in shape order. */
 typedef union {
     _Alignas(64) float f32[BLOCK];
