@@ -132,9 +132,7 @@ int lrn_forward(const Window *job)
     char shared[MAXLOOPS];
     const Tensors *t = &job->t;
     Plan plan;
-    Lrn l = {.w = {.t = t, .plan = &plan, .kernels = kernels(t->dtype)},
-             .job = job,
-             .alpha = job->alpha / (double)job->size};
+    Lrn l = {.w = {.t = t, .plan = &plan, .kernels = kernels(t->dtype)}, .job = job};
     for (int i = 0; i < t->ndim; i++) {
         axes[i] = axis_loop(t, i);
         shared[i] = i == job->axis;
@@ -143,6 +141,8 @@ int lrn_forward(const Window *job)
     plan_columns(&plan, t);
     if (plan.groups * plan.runs * plan.n == 0)
         return 0;
+    const FpState saved = fp_enter();
+    l.alpha = job->alpha / (double)job->size;
     l.power = power_of(job, l.alpha);
     l.slots = job->size < plan.n ? job->size : plan.n;
     const ptrdiff_t width = RING / arithsize(t->dtype) / l.slots / LANES * LANES;
@@ -151,11 +151,9 @@ int lrn_forward(const Window *job)
     l.rows = malloc((size_t)l.slots * 2 * sizeof *l.rows);
     l.ring = own ? aligned_alloc(64, (size_t)(l.slots * l.w.batch * arithsize(t->dtype))) : NULL;
     const int failed = !l.rows || (own && !l.ring);
-    if (!failed) {
-        const FpState saved = fp_enter();
+    if (!failed)
         parallel(l.w.items, lrn_item, &l);
-        fp_leave(saved);
-    }
+    fp_leave(saved);
     free(l.ring);
     free(l.rows);
     return failed ? -1 : 0;

@@ -23,6 +23,21 @@ static const struct {
     [RMS] = {.centred = 0},
 };
 
+ptrdiff_t norm_groups(const Job *job, ptrdiff_t *shape)
+{
+    ptrdiff_t groups = 1;
+    for (int i = 0; i < job->t.ndim; i++) {
+        const int kept = !table[job->kind].channels ? !job->reduce[i]
+                         : i == job->axis           ? 1
+                                          : i == (job->axis == 0) && !table[job->kind].over_n;
+        shape[i] = kept ? job->t.shape[i] : 1;
+        if (table[job->kind].split && i == job->axis)
+            shape[i] = job->num_groups;
+        groups *= shape[i];
+    }
+    return groups;
+}
+
 /* ---- axes ---------------------------------------------------------------------------- */
 
 /* (N, C, P): the first axis that is not the channels, the channels, the rest. Where the statistics

@@ -42,6 +42,9 @@ typedef struct {
     ChannelStat *channels; /* out: per channel (BATCH, INSTANCE, SWITCHABLE); or NULL */
 } Job;
 
+/* How many groups there are, and the shape of their statistics: 1 along the shared axes. */
+ptrdiff_t norm_groups(const Job *, ptrdiff_t *shape);
+
 /* 0; -1: out of memory, nothing written. y NULL: moments (and channels) only. Empty x: y is
  * untouched, moments have count 0, channels are kept. */
 int norm_forward(const Job *);

@@ -24,26 +24,10 @@ void call_clear(Call *c)
     PyMem_Free(c->job.channels);
 }
 
-/* The shape of the statistics, and how many groups there are. */
-static npy_intp kept_shape(const Call *c, npy_intp *shape)
-{
-    const Job *job = &c->job;
-    const int named = job->kind == LAYER || job->kind == RMS, first = job->axis == 0;
-    npy_intp groups = 1;
-    for (int i = 0; i < c->o.t.ndim; i++) {
-        const int kept =
-            named ? !c->reduce[i] : i == job->axis || (job->kind != BATCH && i == first);
-        shape[i] = kept ? c->o.shape[i] : 1;
-        if (job->kind == GROUP && i == job->axis)
-            shape[i] = job->num_groups;
-        groups *= shape[i];
-    }
-    return groups;
-}
-
 static int moments_make(Call *c)
 {
-    npy_intp shape[MAXD], size[2] = {kept_shape(c, shape), 4};
+    ptrdiff_t shape[MAXD];
+    npy_intp size[2] = {norm_groups(&c->job, shape), 4};
     _Static_assert(sizeof(Moment) == 4 * sizeof(double), "a row is a Moment");
     if ((c->moments = (PyArrayObject *)PyArray_ZEROS(2, size, NPY_DOUBLE, 0)) == NULL)
         return -1;
@@ -54,10 +38,10 @@ static int moments_make(Call *c)
 /* The statistics as class Moments. */
 static PyObject *moments_show(const Call *c)
 {
-    npy_intp shape[MAXD];
-    kept_shape(c, shape);
+    ptrdiff_t shape[MAXD];
+    norm_groups(&c->job, shape);
     return PyObject_CallFunction(c->o.state->imports[MOMENTS], "ONs", c->moments,
-                                 PyArray_IntTupleFromIntp(c->o.t.ndim, shape),
+                                 PyArray_IntTupleFromIntp(c->o.t.ndim, (npy_intp *)shape),
                                  c->job.kind == RMS ? "zero" : "mean");
 }
 
@@ -94,12 +78,13 @@ int norm_compute(Call *c)
     const npy_intp n = parameter_size(c);
     if (operands_place(&c->o) < 0 ||
         parameter_place(&c->o, "weight", n, &c->arrays[WEIGHT], &c->job.weight) < 0 ||
-        parameter_place(&c->o, "bias", n, &c->arrays[BIAS], &c->job.bias) < 0 ||
-        (c->return_moments && moments_make(c) < 0))
+        parameter_place(&c->o, "bias", n, &c->arrays[BIAS], &c->job.bias) < 0)
+        return -1;
+    c->job.t = c->o.t;
+    if (c->return_moments && moments_make(c) < 0)
         return -1;
     int failed = statistics_place(c);
     if (!failed) {
-        c->job.t = c->o.t;
         PyThreadState *thread = release_gil(&c->o);
         failed = norm_forward(&c->job);
         restore_gil(thread);
