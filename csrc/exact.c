@@ -56,22 +56,17 @@ static void sum(const Work *w, const ptrdiff_t at[STEPS], int e, double k, doubl
     *q = qs.hi + qs.lo;
 }
 
-/* In units of 2^e. Twice about the mean so far: it ends in two words. */
+/* In units of 2^e. Once more about the mean, which so ends in two words. */
 static Moment scaled_moment(const Work *w, const ptrdiff_t at[STEPS], int e)
 {
-    double count, r, q, k = 0;
+    double count, r, q;
     sum(w, at, e, 0, &count, &r, &q);
     if (count == 0)
         return (Moment){0};
     if (!w->centred)
         return (Moment){.count = count, .m2 = q};
-    Two mean = {0};
-    for (int again = 0; again < 2; again++) {
-        join(&mean, r / count);
-        k = mean.hi;
-        mean.lo = 0;
-        sum(w, at, e, k, &count, &r, &q);
-    }
+    Two mean = {r / count, 0};
+    sum(w, at, e, mean.hi, &count, &r, &q);
     join(&mean, r / count);
     const double m2 = q - r * (r / count);
     return (Moment){count, mean.hi, mean.lo, m2 > 0 ? m2 : 0};
@@ -120,13 +115,11 @@ static Fold scaled_fold(const Work *w, const ptrdiff_t at[STEPS], const Fold *f)
 {
     const Job *job = w->job;
     if (w->t->dtype != F64 || job->given_mean || job->kind == SWITCHABLE) {
-        const int e = f->e ? 0 : fabs(f->hi) > 0x1p1000 ? 2 : 0; /* x - hi stays finite */
+        const int e = fabs(f->hi) > 0x1p1000 ? 2 : 0; /* x - hi stays finite */
         return (Fold){ldexp(f->hi, -e), ldexp(f->lo, -e), ldexp(f->rstd, e), 1, f->e + e};
     }
     int finite;
-    const int own = range(w, at, &finite), e = cover(own, job->eps);
-    if (own == INT_MIN)
-        return (Fold){.exact = 1};
+    const int e = cover(range(w, at, &finite), job->eps);
     const Moment m = scaled_moment(w, at, e);
     const double var = m.count > 0 ? m.m2 / m.count + ldexp(job->eps, -2 * e) : 0;
     return (Fold){m.hi, m.lo, var > 0 ? 1 / sqrt(var) : 0, 1, e};

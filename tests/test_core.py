@@ -21,7 +21,7 @@ TARGETS = {
 
 # Of all results of the core's program. New bits are a new constant here, in the change that makes
 # them.
-GOLDEN = "3c23116b276aa596"
+GOLDEN = "8d8b2a79bd66b7bf"
 
 
 def without_preload():
