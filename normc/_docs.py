@@ -617,7 +617,8 @@ def attach():
         code = head.__code__
         names = code.co_varnames[:code.co_argcount + code.co_kwonlyargcount]
         defaults = (head.__defaults__ or ()) + tuple((head.__kwdefaults__ or {}).values())
-        _core._define(head.__name__, names, defaults, code.co_argcount,
+        required = (...,) * (len(names) - len(defaults))
+        _core._define(head.__name__, names, required + defaults, code.co_argcount,
                       f"{head.__name__}({_signature(code, names, defaults)})\n--\n\n{head.__doc__ or ''}")
 
 

@@ -7,7 +7,8 @@ from copyreg import __newobj__
 import numpy as np
 
 from . import _core
-from ._fields import FLOATING, counter, eps, flag, momentum, vector
+from ._convert import FLOATING, real
+from ._fields import counter, eps, flag, momentum, vector
 
 __all__ = ["BatchNorm", "BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "decay"]
 
@@ -43,7 +44,7 @@ def decay(weight_of_old):
     """
     from decimal import Decimal
 
-    value = _core._real(weight_of_old, "weight_of_old")
+    value = real(weight_of_old, "weight_of_old")
     if not np.isfinite(value):
         raise ValueError(f"weight_of_old must be finite, but got {value}")
     return float(1 - Decimal(repr(value)))

@@ -15,38 +15,21 @@ const char *shape_text(char *text, int n, const npy_intp *dims, const char brack
     return text;
 }
 
-int name_argument(const char *name)
+PyObject *ask(const State *state, int which, PyObject *o, const char *name)
 {
-    PyObject *type, *cause, *trace;
-    if (!PyErr_ExceptionMatches(PyExc_TypeError) && !PyErr_ExceptionMatches(PyExc_ValueError) &&
-        !PyErr_ExceptionMatches(PyExc_RuntimeError) && !PyErr_ExceptionMatches(PyExc_BufferError))
-        return -1;
-    PyErr_Fetch(&type, &cause, &trace);
-    PyErr_NormalizeException(&type, &cause, &trace);
-    PyObject *kind =
-        PyErr_GivenExceptionMatches(type, PyExc_TypeError) ? PyExc_TypeError : PyExc_ValueError;
-    if (trace)
-        PyException_SetTraceback(cause, trace);
-    PyErr_Format(kind, "%s: %S", name, cause);
-    Py_XDECREF(type);
-    Py_XDECREF(trace);
-    PyErr_Fetch(&type, &kind, &trace);
-    PyErr_NormalizeException(&type, &kind, &trace);
-    PyException_SetCause(kind, cause);
-    PyErr_Restore(type, kind, trace);
-    return -1;
+    return PyObject_CallFunction(state->imports[which], "Os", o, name);
 }
 
 /* Call sites intern their keywords, so identity nearly always decides. */
 static int find_keyword(const Signature *s, const char *function, PyObject *keyword)
 {
     for (int i = 1; i < s->count; i++)
-        if (s->names[i] == keyword)
+        if (PyTuple_GET_ITEM(s->names, i) == keyword)
             return i;
     for (int i = 1; i < s->count; i++)
-        if (PyUnicode_Compare(s->names[i], keyword) == 0)
+        if (PyUnicode_Compare(PyTuple_GET_ITEM(s->names, i), keyword) == 0)
             return i;
-    const int first = PyUnicode_Compare(keyword, s->names[0]) == 0;
+    const int first = PyUnicode_Compare(keyword, PyTuple_GET_ITEM(s->names, 0)) == 0;
     return refuse(PyExc_TypeError,
                   first ? "%s() takes %R as a positional argument only"
                         : "%s() got an unexpected keyword argument %R",
@@ -77,51 +60,22 @@ int parse(const Signature *s, const char *function, PyObject *const *args, Py_ss
     }
     for (int i = 0; i < s->count; i++) {
         if (values[i] == NULL)
-            values[i] = s->defaults[i];
-        if (values[i] == NULL)
+            values[i] = PyTuple_GET_ITEM(s->defaults, i);
+        if (values[i] == Py_Ellipsis)
             return refuse(PyExc_TypeError, "%s() missing required argument %R", function,
-                          s->names[i]);
+                          PyTuple_GET_ITEM(s->names, i));
     }
     return 0;
 }
 
-static int wrong_type(const char *name, const char *expected, PyObject *o)
+int as_double(const State *state, PyObject *o, const char *name, double *value)
 {
-    return refuse(PyExc_TypeError, "%s must be %s, not %s", name, expected, Py_TYPE(o)->tp_name);
-}
-
-/* NumPy would drop imaginary parts with no more than a warning, and read numbers out of strings. */
-static int is_real(PyObject *o)
-{
-    if (PyComplex_Check(o) || PyArray_IsScalar(o, ComplexFloating) ||
-        PyArray_IsScalar(o, Flexible) || PyArray_IsScalar(o, Timedelta))
-        return 0;
-    if (PyArray_Check(o)) {
-        const int type = PyArray_TYPE((PyArrayObject *)o);
-        return PyArray_CheckExact(o) && PyArray_NDIM((PyArrayObject *)o) == 0 &&
-               !PyTypeNum_ISCOMPLEX(type) &&
-               (PyTypeNum_ISNUMBER(type) || PyTypeNum_ISBOOL(type) || PyTypeNum_ISUSERDEF(type));
-    }
-    const PyNumberMethods *number = Py_TYPE(o)->tp_as_number;
-    return number && (number->nb_float || number->nb_index);
-}
-
-int as_double(PyObject *o, const char *name, double *value)
-{
-    if (PyFloat_CheckExact(o)) {
-        *value = PyFloat_AS_DOUBLE(o);
-        return 0;
-    }
-    if (!is_real(o))
-        return wrong_type(name, "a real number", o);
-    *value = PyFloat_AsDouble(o);
-    if (*value != -1.0 || !PyErr_Occurred())
-        return 0;
-    if (!PyErr_ExceptionMatches(PyExc_OverflowError))
-        return name_argument(name);
-    PyErr_Clear();
-    return refuse(PyExc_ValueError, "%s must fit a double, but got a larger %s", name,
-                  Py_TYPE(o)->tp_name);
+    PyObject *number = PyFloat_Check(o) ? Py_NewRef(o) : ask(state, REAL, o, name);
+    if (number == NULL)
+        return -1;
+    *value = PyFloat_AS_DOUBLE(number);
+    Py_DECREF(number);
+    return 0;
 }
 
 static int wrong_value(const char *name, const char *expected, double value)
@@ -133,44 +87,44 @@ static int wrong_value(const char *name, const char *expected, double value)
     return -1;
 }
 
-int as_finite(PyObject *o, const char *name, double *value)
+int as_finite(const State *state, PyObject *o, const char *name, double *value)
 {
-    if (as_double(o, name, value) < 0)
+    if (as_double(state, o, name, value) < 0)
         return -1;
     return isfinite(*value) ? 0 : wrong_value(name, "finite", *value);
 }
 
-int as_eps(PyObject *o, const char *name, double *value)
+int as_eps(const State *state, PyObject *o, const char *name, double *value)
 {
-    if (as_double(o, name, value) < 0)
+    if (as_double(state, o, name, value) < 0)
         return -1;
     return *value >= 0 ? 0 : wrong_value(name, "non-negative", *value);
 }
 
-int as_size(PyObject *o, const char *name, Py_ssize_t *value)
+int as_size(const State *state, PyObject *o, const char *name, Py_ssize_t *value)
 {
-    if (!PyIndex_Check(o) || PyArray_IsScalar(o, Bool)) /* as NumPy 2; 1.26 warns */
-        return wrong_type(name, "an integer", o);
-    *value = PyNumber_AsSsize_t(o, NULL);
-    return *value == -1 && PyErr_Occurred() ? name_argument(name) : 0;
+    PyObject *number = PyLong_Check(o) ? Py_NewRef(o) : ask(state, INTEGER, o, name);
+    if (number == NULL)
+        return -1;
+    *value = PyNumber_AsSsize_t(number, NULL);
+    Py_DECREF(number);
+    return 0;
 }
 
-int as_bool(PyObject *o, const char *name, int *value)
+int as_bool(const State *state, PyObject *o, const char *name, int *value)
 {
-    if (PyBool_Check(o)) {
-        *value = o == Py_True;
-        return 0;
-    }
-    if (!PyArray_IsScalar(o, Bool) && !PyLong_Check(o))
-        return wrong_type(name, "a bool", o);
-    *value = PyObject_IsTrue(o);
-    return *value < 0 ? -1 : 0;
+    PyObject *flag = PyBool_Check(o) ? Py_NewRef(o) : ask(state, FLAG, o, name);
+    if (flag == NULL)
+        return -1;
+    *value = flag == Py_True;
+    Py_DECREF(flag);
+    return 0;
 }
 
-int as_correction(PyObject *o, const char *name, int *value)
+int as_correction(const State *state, PyObject *o, const char *name, int *value)
 {
     Py_ssize_t n;
-    if (as_size(o, name, &n) < 0)
+    if (as_size(state, o, name, &n) < 0)
         return -1;
     if (n != 0 && n != 1)
         return refuse(PyExc_ValueError, "%s must be 0 or 1, but got %zd", name, n);
@@ -178,18 +132,12 @@ int as_correction(PyObject *o, const char *name, int *value)
     return 0;
 }
 
-int as_sizes(PyObject *o, const char *name, Sizes *sizes)
+int as_sizes(const State *state, PyObject *o, const char *name, Sizes *sizes)
 {
-    sizes->n = -1;
-    if (o == Py_None)
-        return 0;
-    if (PyIndex_Check(o)) {
-        sizes->n = 1;
-        return as_size(o, name, &sizes->values[0]);
-    }
-    if (!PySequence_Check(o) || PyUnicode_Check(o) || PyBytes_Check(o))
-        return wrong_type(name, "an integer or a tuple of integers", o);
-    PyObject *items = PySequence_Tuple(o);
+    sizes->n = o == Py_None ? -1 : 1;
+    if (o == Py_None || PyLong_Check(o))
+        return o == Py_None ? 0 : as_size(state, o, name, &sizes->values[0]);
+    PyObject *items = PyTuple_CheckExact(o) ? Py_NewRef(o) : ask(state, SIZES, o, name);
     if (items == NULL)
         return -1;
     int status = 0;
@@ -198,7 +146,7 @@ int as_sizes(PyObject *o, const char *name, Sizes *sizes)
         status =
             refuse(PyExc_ValueError, "%s has %zd entries, more than an array has axes", name, n);
     for (Py_ssize_t i = 0; i < n && status == 0; i++)
-        status = as_size(PyTuple_GET_ITEM(items, i), name, &sizes->values[i]);
+        status = as_size(state, PyTuple_GET_ITEM(items, i), name, &sizes->values[i]);
     sizes->n = (int)n;
     Py_DECREF(items);
     return status;
@@ -207,11 +155,10 @@ int as_sizes(PyObject *o, const char *name, Sizes *sizes)
 int place_axis(const State *state, Py_ssize_t axis, int ndim, int *placed)
 {
     if (axis < -ndim || axis >= ndim) {
-        PyObject *type = state->imports[AXIS_ERROR];
-        PyObject *error = PyObject_CallFunction(type, "ni", axis, ndim);
-        if (error)
-            PyErr_SetObject(type, error);
-        Py_XDECREF(error);
+        PyObject *values = Py_BuildValue("ni", axis, ndim);
+        if (values)
+            PyErr_SetObject(state->imports[AXIS_ERROR], values);
+        Py_XDECREF(values);
         return -1;
     }
     *placed = (int)(axis < 0 ? axis + ndim : axis);

@@ -11,27 +11,27 @@
 #define SHAPE_LIST(n, dims) shape_text((char[SHAPE_TEXT]){0}, n, dims, "[]")
 enum { SHAPE_TEXT = 22 * MAXD + 4 };
 const char *shape_text(char *text, int n, const npy_intp *dims, const char brackets[2]);
-/* Raises the same kind of error anew, with the argument's name and the first one as its cause. */
-int name_argument(const char *name);
+/* An argument of a type that C does not know, as a function of normc/_convert.py makes it. */
+PyObject *ask(const State *, int which, PyObject *, const char *name);
 
 /* Sorts a call's arguments into values[MAXARGS], borrowed; those not given get their defaults. */
 int parse(const Signature *, const char *function, PyObject *const *args, Py_ssize_t nargs,
           PyObject *kwnames, PyObject **values);
 
 /* 0, or -1 with an exception set. May run Python code, so all of them come before the checks. */
-int as_double(PyObject *, const char *name, double *);
-int as_finite(PyObject *, const char *name, double *);
-int as_eps(PyObject *, const char *name, double *);
-int as_size(PyObject *, const char *name, Py_ssize_t *); /* clipped to Py_ssize_t */
-int as_bool(PyObject *, const char *name, int *);
-int as_correction(PyObject *, const char *name, int *);
+int as_double(const State *, PyObject *, const char *name, double *);
+int as_finite(const State *, PyObject *, const char *name, double *);
+int as_eps(const State *, PyObject *, const char *name, double *);
+int as_size(const State *, PyObject *, const char *name, Py_ssize_t *); /* clipped to Py_ssize_t */
+int as_bool(const State *, PyObject *, const char *name, int *);
+int as_correction(const State *, PyObject *, const char *name, int *);
 
 /* An int or a sequence of ints. n < 0: None was given. */
 typedef struct {
     int n;
     Py_ssize_t values[MAXD];
 } Sizes;
-int as_sizes(PyObject *, const char *name, Sizes *);
+int as_sizes(const State *, PyObject *, const char *name, Sizes *);
 
 /* No Python code runs below. */
 int place_axis(const State *, Py_ssize_t axis, int ndim, int *placed);

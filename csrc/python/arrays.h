@@ -30,7 +30,7 @@ int mask_convert(Operands *, PyObject *x, int takes_where);
 /* A parameter, of any dtype; None: *array stays NULL. */
 int parameter_convert(const State *, PyObject *, const char *name, PyArrayObject **array);
 /* Any ndarray of a supported floating dtype, as its base class; the memory is the caller's. */
-int shared_convert(PyObject *, const char *name, PyArrayObject **array);
+int shared_convert(const State *, PyObject *, const char *name, PyArrayObject **array);
 
 /* Then, when all is converted: the shape, and all operands as they lie now. They are checked
  * against each other; only t counts from here on. No Python code runs here or below. */

@@ -77,14 +77,14 @@ static int snapshot(const BatchNorm *bn, Call *c)
     c->job.correction = bn->correction;
     for (int i = 0; i < TRACKED; i++)
         if (object(bn, i) && (i < RUNNING_MEAN || !training || track) &&
-            shared_convert(object(bn, i), array_names[i], &c->arrays[i]) < 0)
+            shared_convert(bn->state, object(bn, i), array_names[i], &c->arrays[i]) < 0)
             return -1;
     if (training && track && counter_take(c, object(bn, TRACKED)) < 0)
         return -1;
     if (momentum && (number_check(momentum, "momentum") < 0 ||
-                     as_finite(momentum, "momentum", &c->momentum) < 0))
+                     as_finite(bn->state, momentum, "momentum", &c->momentum) < 0))
         return -1;
-    return number_check(eps, "eps") < 0 ? -1 : as_eps(eps, "eps", &c->job.eps);
+    return number_check(eps, "eps") < 0 ? -1 : as_eps(bn->state, eps, "eps", &c->job.eps);
 }
 
 /* Batches of which nothing enters the statistics do not count. */
@@ -184,9 +184,9 @@ static int batchnorm_init(PyObject *self, PyObject *args, PyObject *Py_UNUSED(ke
     BatchNorm new = {.training = 1};
     if (!PyArg_ParseTuple(args, "OOO(ii):BatchNorm", &num_features, &axis, &correction,
                           &new.least_rank, &new.most_rank) ||
-        as_size(num_features, "num_features", &new.num_features) < 0 ||
-        as_size(axis, "axis", &new.axis) < 0 ||
-        as_correction(correction, "correction", &new.correction) < 0)
+        as_size(bn->state, num_features, "num_features", &new.num_features) < 0 ||
+        as_size(bn->state, axis, "axis", &new.axis) < 0 ||
+        as_correction(bn->state, correction, "correction", &new.correction) < 0)
         return -1;
     if (PyBool_Check(num_features))
         return refuse(PyExc_TypeError, "num_features must be an integer, not bool");

@@ -19,33 +19,21 @@
 
 /* ---- signatures and docstrings, from normc/_docs.py ------------------------------------------ */
 
-static void signature_clear(Signature *s)
-{
-    for (int i = 0; i < s->count; i++) {
-        Py_CLEAR(s->names[i]);
-        Py_CLEAR(s->defaults[i]);
-    }
-    s->count = 0;
-}
-
 static int signature_fill(Signature *s, PyObject *names, PyObject *defaults, int positional)
 {
-    const Py_ssize_t count = PyTuple_GET_SIZE(names), given = PyTuple_GET_SIZE(defaults);
-    if (count > MAXARGS || given > count || positional > count)
-        return refuse(PyExc_ValueError, "more parameters than a signature holds");
-    signature_clear(s);
+    const Py_ssize_t count = PyTuple_GET_SIZE(names);
+    if (count > MAXARGS || PyTuple_GET_SIZE(defaults) != count || positional > count)
+        return refuse(PyExc_ValueError, "a signature has other parameters than defaults");
+    s->count = 0;
     for (int i = 0; i < count; i++) {
-        const Py_ssize_t at = i - (count - given);
         const char *name = PyUnicode_AsUTF8(PyTuple_GET_ITEM(names, i));
         s->parameters[i] = name ? find_parameter(name) : NULL;
         if (s->parameters[i] == NULL)
             return refuse(PyExc_ValueError, "no parameter is named %R", PyTuple_GET_ITEM(names, i));
-        s->names[i] = Py_NewRef(PyTuple_GET_ITEM(names, i));
-        if (PyUnicode_CheckExact(s->names[i]))
-            PyUnicode_InternInPlace(&s->names[i]);
-        s->defaults[i] = at < 0 ? NULL : Py_NewRef(PyTuple_GET_ITEM(defaults, at));
-        s->count = i + 1;
     }
+    Py_XSETREF(s->names, Py_NewRef(names));
+    Py_XSETREF(s->defaults, Py_NewRef(defaults));
+    s->count = (int)count;
     s->positional = positional;
     return 0;
 }
@@ -115,24 +103,11 @@ static PyObject *config(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(none))
                          names);
 }
 
-/* ---- for normc/_layers.py -------------------------------------------------------------------- */
-
-static PyObject *real(PyObject *Py_UNUSED(module), PyObject *args)
-{
-    const char *name;
-    PyObject *number;
-    double value;
-    if (!PyArg_ParseTuple(args, "Os:_real", &number, &name) || as_double(number, name, &value) < 0)
-        return NULL;
-    return PyFloat_FromDouble(value);
-}
-
 static PyMethodDef internals[] = {
     {"_define", define, METH_VARARGS,
      "_define(name, names, defaults, positional, doc): gives a function its signature."},
     {"_use_cpu", use_cpu, METH_O,
      "_use_cpu(name): at most this CPU capability; -> the one before."},
-    {"_real", real, METH_VARARGS, "_real(number, name): as a float; errors name it."},
     {"_config", config, METH_NOARGS, "_config(): what the build and the machine are, as a dict."},
     {NULL, NULL, 0, NULL},
 };
@@ -145,9 +120,15 @@ static const struct {
     [AXIS_ERROR] = {"numpy.exceptions", "AxisError"},
     [SHARES_MEMORY] = {"numpy", "shares_memory"},
     [MOMENTS] = {"normc._moments", "from_core"},
-    [AS_NDARRAY] = {"normc._arrays", "as_ndarray"},
-    [JOIN_MASK] = {"normc._arrays", "join_mask"},
-    [OVERLAPS_ITSELF] = {"normc._arrays", "overlaps_itself"},
+    [REAL] = {"normc._convert", "real"},
+    [INTEGER] = {"normc._convert", "integer"},
+    [FLAG] = {"normc._convert", "flag"},
+    [SIZES] = {"normc._convert", "sizes"},
+    [NUMBERS] = {"normc._convert", "numbers"},
+    [MASK] = {"normc._convert", "mask"},
+    [SHARED] = {"normc._convert", "shared"},
+    [JOIN_MASK] = {"normc._convert", "join_mask"},
+    [OVERLAPS_ITSELF] = {"normc._convert", "overlaps_itself"},
 };
 
 static int import_all(State *state)
@@ -201,8 +182,11 @@ static int module_clear(PyObject *module)
     State *state = PyModule_GetState(module);
     for (int i = 0; i < IMPORTS; i++)
         Py_CLEAR(state->imports[i]);
-    for (int i = 0; i < SIGNATURES; i++)
-        signature_clear(&state->signatures[i]);
+    for (int i = 0; i < SIGNATURES; i++) {
+        state->signatures[i].count = 0;
+        Py_CLEAR(state->signatures[i].names);
+        Py_CLEAR(state->signatures[i].defaults);
+    }
     return 0;
 }
 

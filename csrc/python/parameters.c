@@ -75,6 +75,7 @@ static int as_window(PyObject *o, const char *name, int *onnx)
 
 static int convert(Call *c, const Parameter *p, PyObject *o)
 {
+    const State *state = c->o.state;
     void *field = (char *)c + p->offset;
     switch (p->conversion) {
     case TO_X:
@@ -85,29 +86,30 @@ static int convert(Call *c, const Parameter *p, PyObject *o)
     case TO_OUT:
         return out_convert(&c->o, o);
     case TO_ARRAY:
-        return parameter_convert(c->o.state, o, p->name, field);
+        return parameter_convert(state, o, p->name, field);
     case TO_SHARED:
-        return o == Py_None ? 0 : shared_convert(o, p->name, field);
+        return o == Py_None ? 0 : shared_convert(state, o, p->name, field);
     case TO_BOOL:
-        return as_bool(o, p->name, field);
+        return as_bool(state, o, p->name, field);
     case TO_SIZE:
-        return as_size(o, p->name, field);
+        return as_size(state, o, p->name, field);
     case TO_SIZES:
-        return as_sizes(o, p->name, field);
+        return as_sizes(state, o, p->name, field);
     case TO_DOUBLE:
-        return as_double(o, p->name, field);
+        return as_double(state, o, p->name, field);
     case TO_FINITE:
-        return as_finite(o, p->name, field);
+        return as_finite(state, o, p->name, field);
     case TO_CORRECTION:
-        return as_correction(o, p->name, field);
+        return as_correction(state, o, p->name, field);
     case TO_EPS: /* None is rms_norm's alone: as torch, the arithmetic type's own epsilon */
         if (o != Py_None || c->job.kind != RMS)
-            return as_eps(o, p->name, field);
+            return as_eps(state, o, p->name, field);
         c->job.eps = c->o.t.dtype == F64 ? DBL_EPSILON : FLT_EPSILON;
         return 0;
     case TO_AXIS: /* the channels', or any axes */
-        return c->job.kind == LAYER || c->job.kind == RMS ? as_sizes(o, p->name, &c->axes)
-                                                          : as_size(o, p->name, &c->channel_axis);
+        return c->job.kind == LAYER || c->job.kind == RMS
+                   ? as_sizes(state, o, p->name, &c->axes)
+                   : as_size(state, o, p->name, &c->channel_axis);
     case TO_WINDOW:
         return as_window(o, p->name, field);
     }

@@ -26,15 +26,30 @@ enum { MAXARGS = 16 };
 typedef struct Parameter Parameter; /* call.c: what a name means and how it is converted */
 
 /* Parameters in positional order: the first is positional-only, those from `positional` on are
- * keyword-only. defaults[i] is NULL where one is required. Filled from normc/_docs.py. */
+ * keyword-only. names: a tuple of interned strings; defaults: a tuple, with Ellipsis where an
+ * argument is required. Filled from normc/_docs.py. */
 typedef struct {
     int count, positional;
-    PyObject *names[MAXARGS], *defaults[MAXARGS];
+    PyObject *names, *defaults;
     const Parameter *parameters[MAXARGS];
 } Signature;
 
 /* Python objects that C needs, imported once: module.c has their homes. */
-enum { AXIS_ERROR, SHARES_MEMORY, MOMENTS, AS_NDARRAY, JOIN_MASK, OVERLAPS_ITSELF, IMPORTS };
+enum {
+    AXIS_ERROR,
+    SHARES_MEMORY,
+    MOMENTS,
+    REAL,
+    INTEGER,
+    FLAG,
+    SIZES,
+    NUMBERS,
+    MASK,
+    SHARED,
+    JOIN_MASK,
+    OVERLAPS_ITSELF,
+    IMPORTS
+};
 
 typedef struct {
     PyObject *imports[IMPORTS];
