@@ -60,6 +60,15 @@ def flag(value, name):
     return bool(value)
 
 
+def is_onnx(value, name):
+    """Windows of even size reach one channel further back (torch) or ahead (onnx)."""
+    if not isinstance(value, str):
+        raise _wrong_type(name, "a string", value)
+    if value not in ("torch", "onnx"):
+        raise ValueError(f"{name} must be 'torch' or 'onnx', but got {value!r}")
+    return value == "onnx"
+
+
 def sizes(value, name):
     """A tuple of whatever a sequence holds, or of one integer."""
     kind = type(value)

@@ -111,14 +111,24 @@ int as_size(const State *state, PyObject *o, const char *name, Py_ssize_t *value
     return 0;
 }
 
+static int as_truth(const State *state, int which, PyObject *o, const char *name, int *value)
+{
+    PyObject *truth = PyBool_Check(o) && which == FLAG ? Py_NewRef(o) : ask(state, which, o, name);
+    if (truth == NULL)
+        return -1;
+    *value = truth == Py_True;
+    Py_DECREF(truth);
+    return 0;
+}
+
 int as_bool(const State *state, PyObject *o, const char *name, int *value)
 {
-    PyObject *flag = PyBool_Check(o) ? Py_NewRef(o) : ask(state, FLAG, o, name);
-    if (flag == NULL)
-        return -1;
-    *value = flag == Py_True;
-    Py_DECREF(flag);
-    return 0;
+    return as_truth(state, FLAG, o, name, value);
+}
+
+int as_window(const State *state, PyObject *o, const char *name, int *onnx)
+{
+    return as_truth(state, WINDOW, o, name, onnx);
 }
 
 int as_correction(const State *state, PyObject *o, const char *name, int *value)

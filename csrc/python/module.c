@@ -88,19 +88,11 @@ static PyObject *use_cpu(PyObject *Py_UNUSED(module), PyObject *name)
 
 static PyObject *config(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(none))
 {
-    PyObject *names = PyList_New(0);
-    for (int level = 0; names && level < CPU_LEVELS; level++) {
-        PyObject *name = PyUnicode_FromString(cpu_names[level]);
-        if (name == NULL || PyList_Append(names, name) < 0)
-            Py_CLEAR(names);
-        Py_XDECREF(name);
-    }
-    if (names == NULL)
-        return NULL;
-    return Py_BuildValue("{s:s, s:s, s:s, s:s, s:s, s:N}", "version", NORMC_VERSION, "compiler",
+    _Static_assert(CPU_LEVELS == 2, "cpu_names has them all");
+    return Py_BuildValue("{s:s, s:s, s:s, s:s, s:s, s:[ss]}", "version", NORMC_VERSION, "compiler",
                          COMPILER, "numpy_built", NORMC_NUMPY_BUILT, "cpu_found",
                          cpu_names[cpu_found()], "cpu_used", cpu_names[cpu_in_use()], "cpu_names",
-                         names);
+                         cpu_names[CPU_BASELINE], cpu_names[CPU_AVX2]);
 }
 
 static PyMethodDef internals[] = {
@@ -123,6 +115,7 @@ static const struct {
     [REAL] = {"normc._convert", "real"},
     [INTEGER] = {"normc._convert", "integer"},
     [FLAG] = {"normc._convert", "flag"},
+    [WINDOW] = {"normc._convert", "is_onnx"},
     [SIZES] = {"normc._convert", "sizes"},
     [NUMBERS] = {"normc._convert", "numbers"},
     [MASK] = {"normc._convert", "mask"},

@@ -62,17 +62,6 @@ const Parameter *find_parameter(const char *name)
     return p->name ? p : NULL;
 }
 
-/* Windows of even size reach one channel further back (torch) or ahead (ONNX). */
-static int as_window(PyObject *o, const char *name, int *onnx)
-{
-    if (!PyUnicode_Check(o))
-        return refuse(PyExc_TypeError, "%s must be a string, not %s", name, Py_TYPE(o)->tp_name);
-    *onnx = PyUnicode_CompareWithASCIIString(o, "onnx") == 0;
-    if (*onnx || PyUnicode_CompareWithASCIIString(o, "torch") == 0)
-        return 0;
-    return refuse(PyExc_ValueError, "%s must be 'torch' or 'onnx', but got %R", name, o);
-}
-
 static int convert(Call *c, const Parameter *p, PyObject *o)
 {
     const State *state = c->o.state;
@@ -111,7 +100,7 @@ static int convert(Call *c, const Parameter *p, PyObject *o)
                    ? as_sizes(state, o, p->name, &c->axes)
                    : as_size(state, o, p->name, &c->channel_axis);
     case TO_WINDOW:
-        return as_window(o, p->name, field);
+        return as_window(state, o, p->name, field);
     }
     Py_UNREACHABLE();
 }

@@ -42,6 +42,7 @@ enum {
     REAL,
     INTEGER,
     FLAG,
+    WINDOW,
     SIZES,
     NUMBERS,
     MASK,
