@@ -37,7 +37,7 @@ static PyObject *object(const BatchNorm *bn, int which)
     return bn->objects[which] == Py_None ? NULL : bn->objects[which];
 }
 
-/* The Python side keeps nothing else: no code of its own runs when these are read. */
+/* The Python side keeps nothing else, so that these are read without running anybody's code. */
 static int number_check(PyObject *number, const char *name)
 {
     return PyFloat_CheckExact(number) || PyLong_CheckExact(number)
@@ -54,8 +54,7 @@ static int counter_take(Call *c, PyObject *tracked)
     if (!PyArray_Check(tracked) || PyArray_TYPE(array) != NPY_INT64 || PyArray_NDIM(array) != 0 ||
         !PyArray_ISBEHAVED(array))
         return refuse(PyExc_ValueError,
-                      "num_batches_tracked must be a 0-d array of int64 that can "
-                      "be written, but is a %s",
+                      "num_batches_tracked must be a writable 0-d array of int64, but is a %s",
                       Py_TYPE(tracked)->tp_name);
     c->arrays[TRACKED] = (PyArrayObject *)Py_NewRef(tracked);
     c->count = PyArray_DATA(array);
@@ -79,12 +78,12 @@ static int snapshot(const BatchNorm *bn, Call *c)
         if (object(bn, i) && (i < RUNNING_MEAN || !training || track) &&
             shared_convert(bn->state, object(bn, i), array_names[i], &c->arrays[i]) < 0)
             return -1;
-    if (training && track && counter_take(c, object(bn, TRACKED)) < 0)
-        return -1;
     if (momentum && (number_check(momentum, "momentum") < 0 ||
                      as_finite(bn->state, momentum, "momentum", &c->momentum) < 0))
         return -1;
-    return number_check(eps, "eps") < 0 ? -1 : as_eps(bn->state, eps, "eps", &c->job.eps);
+    if (number_check(eps, "eps") < 0 || as_eps(bn->state, eps, "eps", &c->job.eps) < 0)
+        return -1;
+    return training && track ? counter_take(c, object(bn, TRACKED)) : 0;
 }
 
 /* Batches of which nothing enters the statistics do not count. */
@@ -123,8 +122,8 @@ static PyObject *batchnorm_call(PyObject *self, PyObject *const *args, size_t na
         return PyErr_Format(PyExc_RuntimeError, "%s.__init__() has not been called", name);
     call_init(&c, bn->state, BATCH);
     if (call_convert(&c, LAYER_CALL, name, args, PyVectorcall_NARGS(nargsf), kwnames) == 0 &&
-        snapshot(bn, &c) == 0 && rank_check(bn, c.o.t.ndim) == 0 && channels_check(&c) == 0 &&
-        norm_compute(&c) == 0)
+        snapshot(bn, &c) == 0 && operands_take(&c.o) == 0 && rank_check(bn, c.o.t.ndim) == 0 &&
+        channels_check(&c) == 0 && norm_compute(&c) == 0)
         result = publish(&c);
     call_clear(&c);
     return result;

@@ -41,7 +41,7 @@ typedef struct {
 /* 0, or -1 with an exception set. call_init before, call_clear after all. */
 void call_init(Call *, State *, NormKind);
 void call_clear(Call *);
-/* Parses and converts everything: the only step that may run Python code. */
+/* Parses and converts everything, which may run Python code; operands_take comes next. */
 int call_convert(Call *, SignatureId, const char *function, PyObject *const *args, Py_ssize_t nargs,
                  PyObject *kwnames);
 

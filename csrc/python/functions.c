@@ -226,7 +226,7 @@ static PyObject *run(SignatureId id, Row row, PyObject *module, PyObject *const 
     Call c;
     call_init(&c, PyModule_GetState(module), row.kind);
     if (call_convert(&c, id, functions[id].ml_name, args, nargs, kwnames) == 0 &&
-        row.check(&c) == 0)
+        operands_take(&c.o) == 0 && row.check(&c) == 0)
         result = row.compute(&c);
     call_clear(&c);
     return result;

@@ -115,5 +115,5 @@ int call_convert(Call *c, SignatureId id, const char *function, PyObject *const 
     for (int i = 0; i < s->count; i++)
         if (convert(c, s->parameters[i], values[i]) < 0)
             return -1;
-    return mask_convert(&c->o, values[0], c->takes_where) < 0 ? -1 : operands_take(&c->o);
+    return mask_convert(&c->o, values[0], c->takes_where);
 }
