@@ -47,7 +47,7 @@ core:
 	touch $@
 
 .venv/normc: .venv/python $(SOURCES)
-	$(PIP) --no-build-isolation --editable .
+	$(PIP) --no-build-isolation --config-settings editable_mode=compat --editable .
 	touch $@
 
 # normc itself is installed already: this adds what the extra asks for.
@@ -87,5 +87,5 @@ format:
 	$(CLANG_FORMAT) -i $(C_FILES)
 
 clean:
-	rm -rf .venv .venv-oldest build dist *.egg-info normc/*.so demo.png
+	rm -rf .venv .venv-oldest build dist *.egg-info normc/*.so demo.png .pytest_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +

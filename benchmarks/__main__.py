@@ -2,7 +2,7 @@
 
 import os
 
-os.environ["NORMC_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import argparse
 import json

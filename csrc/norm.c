@@ -23,6 +23,16 @@ static const struct {
     [RMS] = {.centred = 0},
 };
 
+int norm_centred(NormKind kind)
+{
+    return table[kind].centred;
+}
+
+int norm_has_channels(NormKind kind)
+{
+    return table[kind].channels;
+}
+
 ptrdiff_t norm_groups(const Job *job, ptrdiff_t *shape)
 {
     ptrdiff_t groups = 1;

@@ -42,6 +42,8 @@ typedef struct {
     ChannelStat *channels; /* out: per channel (BATCH, INSTANCE, SWITCHABLE); or NULL */
 } Job;
 
+int norm_centred(NormKind);
+int norm_has_channels(NormKind); /* else its axes are named, and the parameters run along them */
 /* How many groups there are, and the shape of their statistics: 1 along the shared axes. */
 ptrdiff_t norm_groups(const Job *, ptrdiff_t *shape);
 

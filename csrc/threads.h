@@ -1,4 +1,4 @@
-/* Work in fixed items: their number depends on the shape alone, threads choose only who runs them.
+/* Work in fixed items: shape and layout give their number, threads choose only who runs them.
  */
 #ifndef NORMC_THREADS_H
 #define NORMC_THREADS_H

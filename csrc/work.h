@@ -1,8 +1,8 @@
 /* Between the rooms of the core: one call's plan and operands, and the stages that share them.
  *
  * Groups are handled in items: neighbours along the innermost kept loop, which all stages take by
- * the place `at` of the first and their count. Items depend on the shape alone and touch disjoint
- * elements. */
+ * the place `at` of the first and their count. Items depend on shape and layout, never on threads,
+ * and touch disjoint elements. */
 #ifndef NORMC_WORK_H
 #define NORMC_WORK_H
 #include "kernels.h"

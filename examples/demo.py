@@ -90,7 +90,7 @@ def table(photographs, patches, digits):
 
 
 def compare(row):
-    """normc's result, its largest error in ulps, and whether all are within the bound."""
+    """normc's result, its largest error in ulps, and the largest as a fraction of the bound."""
     y = getattr(normc, row.name)(row.x, **row.arguments)
     formula = getattr(reference, row.name)
     if row.name == "local_response_norm":
@@ -102,7 +102,8 @@ def compare(row):
         bound = 6 * UNIT * np.abs(exact) + 2.0**-42 + 2.0**-46 * offset
     error = np.abs(y - exact)
     ulp = np.spacing(np.abs(exact).astype(np.float32)).astype(np.float64)
-    return y, float((error / ulp).max()), bool((error <= bound).all())
+    share = np.divide(error, bound, out=np.zeros(error.shape), where=error > 0)
+    return y, float((error / ulp).max()), float(share.max())
 
 
 def best(f, *args, **kwargs):
@@ -140,6 +141,9 @@ def draw(results, digits, path):
                 axes.text(0.5, 1.03, shares, transform=axes.transAxes, ha="center", color="0.35")
         statistics(figure.add_subplot(grid[2, i]), values, standard=i > 0)
     strips(figure, parts[1], results, digits)
+    figure.text(0.025, 0.228, "Bars: mean and one standard deviation of red, green and blue, the "
+                "pagoda's above the flower's. After a norm, grey is 0 and ±3 fill the range.",
+                color="0.35", fontsize=10)
     figure.savefig(path)
 
 
@@ -152,7 +156,7 @@ def statistics(axes, values, standard):
             axes.plot([mean - std, mean + std], [height, height], color=colour, linewidth=5,
                       solid_capstyle="butt", alpha=0.55)
             axes.plot(mean, height, "o", color=colour, markersize=7)
-    span, ticks = ((-2.2, 2.2), [-1, 0, 1]) if standard else ((0, 255), [0, 128, 255])
+    span, ticks = ((-2.2, 2.2), [-1, 0, 1]) if standard else ((-45, 265), [0, 128, 255])
     axes.set(xlim=span, ylim=(-7, 1), xticks=ticks, yticks=[])
     axes.axvline(0, color="0.6", linewidth=0.8, zorder=0)
     axes.spines[["top", "right", "left"]].set_visible(False)
@@ -176,20 +180,21 @@ def main():
     photographs, patches, digits = inputs()
     rows, results, kept = table(photographs, patches, digits), [], True
     print(f"normc {normc.__version__}, float32, every result against normc.reference\n")
-    header = ("norm", "shape", "mean over", "max error", "time", "x NumPy")
-    print("{:<20} {:<18} {:<12} {:>10} {:>10} {:>8}".format(*header))
-    print("-" * 83)
+    header = ("norm", "shape", "mean over", "max error", "of bound", "time", "x NumPy")
+    print("{:<20} {:<18} {:<12} {:>10} {:>9} {:>10} {:>8}".format(*header))
+    print("-" * 93)
     for row in rows:
-        y, ulps, within = compare(row)
+        y, ulps, share = compare(row)
         ours = best(getattr(normc, row.name), row.x, **row.arguments)
         theirs = best(row.plain, row.x)
         shape = str(row.x.shape).replace(" ", "")
-        print(f"{row.name:<20} {shape:<18} {row.shares:<12} {ulps:>6.2f} ulp {ours * 1e3:>7.2f} ms "
-              f"{theirs / ours:>7.1f}x{'' if within else '   OUTSIDE THE BOUND'}")
+        print(f"{row.name:<20} {shape:<18} {row.shares:<12} {ulps:>6.2f} ulp {share:>9.2f} "
+              f"{ours * 1e3:>7.2f} ms {theirs / ours:>7.1f}x{'  OUTSIDE' if share > 1 else ''}")
         results.append((row, y))
-        kept &= within
+        kept &= share <= 1
     draw(results, digits, "demo.png")
     print("\n(N, H, W, C): photographs, the same in patches of 4 x 4 pixels; (N, C): digits."
+          "\nof bound: the largest error, as a fraction of what the README promises."
           "\nx NumPy: how many times as fast as the formula in float32 NumPy."
           "\nwritten: demo.png")
     return 0 if kept else "a result is outside its bound"

@@ -4,6 +4,8 @@ Each function below is written for its head and its docstring; ``attach`` gives 
 function of the same name, which sorts and converts its arguments by the names it finds there.
 """
 
+from types import FunctionType
+
 from . import _core
 
 
@@ -44,8 +46,8 @@ def batch_norm(x, /, running_mean=None, running_var=None, weight=None, bias=None
 
     Returns
     -------
-    ndarray
-        Of x's shape and dtype.
+    ndarray, or (ndarray, Moments) with return_moments
+        Of x's shape and dtype; float64 of integers and bools.
 
     Raises
     ------
@@ -54,6 +56,8 @@ def batch_norm(x, /, running_mean=None, running_var=None, weight=None, bias=None
     ValueError
         A shape does not fit, a number is out of range, ``out`` or a running statistic cannot be
         written or shares memory that it must not, or there is only one value per channel.
+    numpy.exceptions.AxisError
+        There is no such axis.
 
     See Also
     --------
@@ -110,8 +114,8 @@ def instance_norm(x, /, running_mean=None, running_var=None, weight=None, bias=N
 
     Returns
     -------
-    ndarray
-        Of x's shape and dtype.
+    ndarray, or (ndarray, Moments) with return_moments
+        Of x's shape and dtype; float64 of integers and bools.
 
     Raises
     ------
@@ -120,6 +124,8 @@ def instance_norm(x, /, running_mean=None, running_var=None, weight=None, bias=N
     ValueError
         A shape does not fit, a number is out of range, ``out`` or a running statistic cannot be
         written or shares memory that it must not, or there is only one position.
+    numpy.exceptions.AxisError
+        There is no such axis.
 
     References
     ----------
@@ -164,8 +170,8 @@ def layer_norm(x, /, normalized_shape=None, weight=None, bias=None, eps=1e-5, *,
 
     Returns
     -------
-    ndarray
-        Of x's shape and dtype.
+    ndarray, or (ndarray, Moments) with return_moments
+        Of x's shape and dtype; float64 of integers and bools.
 
     Raises
     ------
@@ -216,8 +222,8 @@ def rms_norm(x, /, normalized_shape=None, weight=None, eps=None, *, axis=None, w
 
     Returns
     -------
-    ndarray
-        Of x's shape and dtype.
+    ndarray, or (ndarray, Moments) with return_moments
+        Of x's shape and dtype; float64 of integers and bools.
 
     Raises
     ------
@@ -268,8 +274,8 @@ def group_norm(x, /, num_groups, weight=None, bias=None, eps=1e-5, *, axis=1, wh
 
     Returns
     -------
-    ndarray
-        Of x's shape and dtype.
+    ndarray, or (ndarray, Moments) with return_moments
+        Of x's shape and dtype; float64 of integers and bools.
 
     Raises
     ------
@@ -278,6 +284,8 @@ def group_norm(x, /, num_groups, weight=None, bias=None, eps=1e-5, *, axis=1, wh
     ValueError
         A shape does not fit, num_groups does not divide C, eps is negative, or ``out`` cannot be
         written.
+    numpy.exceptions.AxisError
+        There is no such axis.
 
     References
     ----------
@@ -328,8 +336,8 @@ def switchable_norm(x, /, mean_weight, var_weight, weight=None, bias=None, runni
 
     Returns
     -------
-    ndarray
-        Of x's shape and dtype.
+    ndarray, or (ndarray, Moments) with return_moments
+        Of x's shape and dtype; float64 of integers and bools.
 
     Raises
     ------
@@ -338,6 +346,8 @@ def switchable_norm(x, /, mean_weight, var_weight, weight=None, bias=None, runni
     ValueError
         A shape does not fit, a number is out of range, ``out`` or a running statistic cannot be
         written or shares memory that it must not, or there is only one value per channel.
+    numpy.exceptions.AxisError
+        There is no such axis.
 
     References
     ----------
@@ -381,7 +391,7 @@ def local_response_norm(x, /, size, alpha=1e-4, beta=0.75, k=1.0, *, axis=1, win
     Returns
     -------
     ndarray
-        Of x's shape and dtype.
+        Of x's shape and dtype; float64 of integers and bools.
 
     Raises
     ------
@@ -429,8 +439,8 @@ def standardize(x, /, axis=None, *, eps=0.0, where=None, out=None, return_moment
 
     Returns
     -------
-    ndarray
-        Of x's shape and dtype.
+    ndarray, or (ndarray, Moments) with return_moments
+        Of x's shape and dtype; float64 of integers and bools.
 
     Raises
     ------
@@ -507,7 +517,7 @@ def relu(x, /, *, out=None):
     Returns
     -------
     ndarray
-        Of x's shape and dtype.
+        Of x's shape and dtype; float64 of integers and bools.
 
     Raises
     ------
@@ -543,7 +553,7 @@ def leaky_relu(x, /, negative_slope=0.01, *, out=None):
     Returns
     -------
     ndarray
-        Of x's shape and dtype.
+        Of x's shape and dtype; float64 of integers and bools.
 
     Raises
     ------
@@ -581,7 +591,7 @@ def prelu(x, /, weight, *, axis=1, out=None):
     Returns
     -------
     ndarray
-        Of x's shape and dtype.
+        Of x's shape and dtype; float64 of integers and bools.
 
     Raises
     ------
@@ -610,16 +620,18 @@ def __call__(x, /, *, where=None, out=None):
     """Of every layer."""
 
 
+HEADS = [head for head in list(globals().values()) if isinstance(head, FunctionType)]
+
+
 def attach():
     """Hands heads and docstrings to C."""
-    for head in (batch_norm, instance_norm, layer_norm, rms_norm, group_norm, switchable_norm,
-                 local_response_norm, standardize, moments, relu, leaky_relu, prelu, __call__):
+    for head in HEADS:
         code = head.__code__
         names = code.co_varnames[:code.co_argcount + code.co_kwonlyargcount]
         defaults = (head.__defaults__ or ()) + tuple((head.__kwdefaults__ or {}).values())
         required = (...,) * (len(names) - len(defaults))
-        _core._define(head.__name__, names, required + defaults, code.co_argcount,
-                      f"{head.__name__}({_signature(code, names, defaults)})\n--\n\n{head.__doc__ or ''}")
+        text = f"{head.__name__}({_signature(code, names, defaults)})\n--\n\n{head.__doc__ or ''}"
+        _core._define(head.__name__, names, required + defaults, code.co_argcount, text)
 
 
 def _signature(code, names, defaults):

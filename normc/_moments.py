@@ -162,7 +162,8 @@ class Moments:
 
     def __repr__(self):
         names = ["count", "mean", "m2"] + ["mean_lo"] * bool(self.mean_lo.any())
-        fields = [f"{name}={getattr(self, name)!r}" for name in names]
+        with np.printoptions(threshold=64, edgeitems=1):
+            fields = [f"{name}={getattr(self, name)!r}" for name in names]
         if self.about != "mean":
             fields.append(f"about={self.about!r}")
         return f"Moments({', '.join(fields)})"

@@ -1,6 +1,6 @@
 """Every norm in plain NumPy, from its formula: what normc computes, and what its tests trust.
 
-All but two functions here are one formula,
+Every norm here but local_response_norm is one formula,
 
     y = (x - mean) / sqrt(var + eps) * weight + bias,
 
@@ -10,7 +10,9 @@ and differ only in which elements of x share a mean and a variance:
     instance_norm  one channel of one sample              axes 2, 3
     layer_norm     one sample                             axes 1, 2, 3, or any that are named
     group_norm     a group of channels of one sample      axes 1 (in part), 2, 3
+    standardize    all, or any that are named             without weight and bias
     rms_norm       as layer_norm, but about zero          y = x / sqrt(mean(x^2) + eps) * weight
+    switchable_norm blends mean and variance of instance, layer and batch
 
 Names, arguments and meanings are those of ``normc``; bad arguments are not looked for. Inside,
 everything is ``np.longdouble``; results are rounded once, to float64 or to the type of ``out``. The

@@ -436,7 +436,8 @@ class Odd:
         return float("inf")
 
 
-NO_NUMBERS = [Odd(BatchNorm1d(4)), np.float32(2), "text", object(), np.zeros(3), np.array(None), np.nan, 1j]
+NO_NUMBERS = [Odd(BatchNorm1d(4)), np.float32(2), "text", object(), np.zeros(3), np.array(None),
+              np.nan, 1j]
 NO_VECTORS = [*NO_NUMBERS, 3, 1.5, np.zeros((4, 1)), np.zeros(4, int), np.zeros(4, complex),
               np.zeros(()), np.array(5, np.int32), np.array([5])]
 ENDS = {"weight": None, "bias": None, "num_batches_tracked": None, "momentum": None,

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import zoo
 
@@ -17,6 +18,19 @@ def run(code, *options, **environment):
                           capture_output=True, cwd=os.path.dirname(os.path.dirname(normc.__file__)))
     assert done.returncode == 0, done.stderr
     return done
+
+
+@pytest.mark.skipif(np.__version__ < "2" or "NORMC_SANITIZE" in os.environ,
+                    reason="normc is built with NumPy 2, and here without sanitizers")
+def test_fast_math_in_the_environment_changes_no_other_code(tmp_path):
+    """Linked with it, gcc would have the whole process flush subnormals to zero."""
+    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    subprocess.run([sys.executable, "setup.py", "--quiet", "build_ext", "--build-lib", tmp_path,
+                    "--build-temp", tmp_path / "objects"], cwd=root, check=True, timeout=300,
+                   env={**os.environ, "CFLAGS": "-Ofast -funsafe-math-optimizations"})
+    core, = (tmp_path / "normc").glob("_core*")
+    code = f"import ctypes, numpy; ctypes.CDLL({str(core)!r}); print(numpy.array([1e-310]) / 2)"
+    assert "5.e-311" in run(code).stdout
 
 
 TIMED = """

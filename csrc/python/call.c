@@ -42,7 +42,7 @@ static PyObject *moments_show(const Call *c)
     norm_groups(&c->job, shape);
     return PyObject_CallFunction(c->o.state->imports[MOMENTS], "ONs", c->moments,
                                  PyArray_IntTupleFromIntp(c->o.t.ndim, (npy_intp *)shape),
-                                 c->job.kind == RMS ? "zero" : "mean");
+                                 norm_centred(c->job.kind) ? "mean" : "zero");
 }
 
 /* Statistics that come in or go out by channel. */
@@ -66,7 +66,7 @@ static int statistics_place(Call *c)
 static npy_intp parameter_size(const Call *c)
 {
     npy_intp n = 1;
-    if (c->job.kind != LAYER && c->job.kind != RMS)
+    if (norm_has_channels(c->job.kind))
         return c->o.shape[c->job.axis];
     for (int i = 0; i < c->o.t.ndim; i++)
         n *= c->reduce[i] ? c->o.shape[i] : 1;

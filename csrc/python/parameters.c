@@ -90,15 +90,14 @@ static int convert(Call *c, const Parameter *p, PyObject *o)
         return as_finite(state, o, p->name, field);
     case TO_CORRECTION:
         return as_correction(state, o, p->name, field);
-    case TO_EPS: /* None is rms_norm's alone: as torch, the arithmetic type's own epsilon */
-        if (o != Py_None || c->job.kind != RMS)
+    case TO_EPS: /* None is for rms_norm: as torch, the arithmetic type's own epsilon */
+        if (o != Py_None || norm_centred(c->job.kind))
             return as_eps(state, o, p->name, field);
         c->job.eps = c->o.t.dtype == F64 ? DBL_EPSILON : FLT_EPSILON;
         return 0;
     case TO_AXIS: /* the channels', or any axes */
-        return c->job.kind == LAYER || c->job.kind == RMS
-                   ? as_sizes(state, o, p->name, &c->axes)
-                   : as_size(state, o, p->name, &c->channel_axis);
+        return norm_has_channels(c->job.kind) ? as_size(state, o, p->name, &c->channel_axis)
+                                              : as_sizes(state, o, p->name, &c->axes);
     case TO_WINDOW:
         return as_window(state, o, p->name, field);
     }

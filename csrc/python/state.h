@@ -23,7 +23,7 @@ typedef enum {
 
 enum { MAXARGS = 16 };
 
-typedef struct Parameter Parameter; /* call.c: what a name means and how it is converted */
+typedef struct Parameter Parameter; /* parameters.c: what a name means and how it is converted */
 
 /* Parameters in positional order: the first is positional-only, those from `positional` on are
  * keyword-only. names: a tuple of interned strings; defaults: a tuple, with Ellipsis where an
@@ -61,7 +61,7 @@ extern PyModuleDef normc_module;
 
 /* functions.c, in the order of SignatureId */
 extern PyMethodDef functions[FUNCTIONS];
-/* call.c: NULL: no parameter has this name. */
+/* parameters.c: NULL: no parameter has this name. */
 const Parameter *find_parameter(const char *name);
 /* batchnorm.c: adds the type to the module. */
 int add_batchnorm(PyObject *module);
