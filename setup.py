@@ -96,8 +96,8 @@ setup(
                 *(SANITIZERS if SANITIZE else []),
                 *(WARNINGS if DEV else []),
             ],
-            # CFLAGS reach the linker too, where gcc's fast-math adds code that flushes subnormals of
-            # the whole process: each of the three takes a flag back that another cannot.
+            # CFLAGS reach the linker too, where gcc's fast-math adds code that flushes the whole
+            # process's subnormals: each of the three takes a flag back that another cannot.
             extra_link_args=["-O3", "-fno-fast-math", "-fno-unsafe-math-optimizations",
                              *(SANITIZERS if SANITIZE else [])],
         )

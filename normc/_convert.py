@@ -1,7 +1,7 @@
 """Arguments of types that C does not know, made into those it does.
 
-C takes exact floats, ints, bools, tuples and ndarrays as they are; all others come here once. Errors
-name the argument.
+C takes exact floats, ints, bools, tuples and ndarrays as they are; all others come here once.
+Errors name the argument.
 """
 
 import sys
