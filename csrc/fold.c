@@ -59,17 +59,19 @@ typedef struct {
 static Pooled pool(const Work *w, const Moment *m, ptrdiff_t n, ptrdiff_t step)
 {
     const int correction = w->job->correction, single = w->job->logits.n == 2;
-    double rest = 0, within = 0, between = 0;
-    for (ptrdiff_t i = 0; i < n; i++)
-        rest += (m[i * step].hi - m[0].hi) + m[i * step].lo;
-    rest /= (double)n;
+    Two move = {0}, within = {0}, between = {0};
+    for (ptrdiff_t i = 0; i < n; i++) {
+        join(&move, m[i * step].hi - m[0].hi);
+        join(&move, m[i * step].lo);
+    }
+    const double rest = (move.hi + move.lo) / (double)n;
     for (ptrdiff_t i = 0; i < n; i++) {
         const double d = ((m[i * step].hi - m[0].hi) + m[i * step].lo) - rest;
-        between += d * d;
-        within += single ? 0 : variance(&m[i * step], m[i * step].count > 1 ? correction : 0);
+        join(&between, d * d);
+        join(&within, single ? 0 : variance(&m[i * step], m[i * step].count > 1 ? correction : 0));
     }
-    const double var =
-        within / (double)n + between / (double)(single && n > 1 ? n - correction : n);
+    const double var = (within.hi + within.lo) / (double)n +
+                       (between.hi + between.lo) / (double)(single && n > 1 ? n - correction : n);
     return (Pooled){rest, var};
 }
 

@@ -5,6 +5,7 @@ Errors name the argument.
 """
 
 import sys
+from itertools import islice
 from operator import index
 
 import numpy as np
@@ -74,9 +75,9 @@ def sizes(value, name):
     kind = type(value)
     if hasattr(kind, "__index__"):
         return integer(value, name),
-    if not hasattr(kind, "__getitem__") or isinstance(value, (str, bytes, dict)):
+    if not hasattr(kind, "__getitem__") or isinstance(value, (str, bytes, dict, np.generic)):
         raise _wrong_type(name, "an integer or a tuple of integers", value)
-    return tuple(value)
+    return _named(name, lambda sequence: tuple(islice(sequence, 65)), value)
 
 
 # ---- arrays --------------------------------------------------------------------------------------
@@ -101,7 +102,9 @@ def _as_ndarray(o):
 def _base(o, name):
     """As a base-class ndarray: subclasses could answer NumPy with code of their own."""
     array = o if isinstance(o, np.ndarray) else _named(name, _as_ndarray, o)
-    return array if type(array) is np.ndarray else np.ndarray.view(array, np.ndarray)
+    if type(array) is np.ndarray:
+        return array
+    return _named(name, lambda subclass: np.ndarray.view(subclass, np.ndarray), array)
 
 
 def _checked(array, name, kinds, expected):

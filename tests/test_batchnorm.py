@@ -4,6 +4,7 @@ import copy
 import gc
 import io
 import pickle
+import sys
 import threading
 import weakref
 from contextlib import nullcontext
@@ -490,6 +491,45 @@ def test_a_failed_init(bad, x):
     assert state(whole) == before and repr(whole) == text
     with pytest.raises(RuntimeError, match="__init__"):
         nothing(x)
+
+
+def test_a_layer_that_changes_while_it_is_read():
+    """What a call uses of a layer is held; an __init__ in between ends in an error or nothing."""
+    layer, done = BatchNorm(4, momentum=1), False
+
+    class Subclass(np.ndarray):
+        pass
+
+    class Again:
+        def __array__(self, dtype=None, copy=None):
+            with pytest.raises(MemoryError):
+                layer.__init__(2**50)
+            return np.ones((3, 4))
+
+    def change():
+        number = 0.0
+        while not done:
+            number += 0.37
+            layer.eps = layer.momentum = number
+            layer.weight = np.ones(4).view(Subclass)
+            layer.__init__(4)
+
+    thread = threading.Thread(target=change)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    thread.start()
+    try:
+        for _ in range(20_000):
+            try:
+                layer([[1.0, 2, 3, 4]] * 3)
+            except (RuntimeError, ValueError):
+                pass
+    finally:
+        done = True
+        thread.join()
+        sys.setswitchinterval(interval)
+    with pytest.raises(RuntimeError, match="__init__"):
+        layer(Again())
 
 
 def test_the_counter(x):

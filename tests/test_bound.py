@@ -420,7 +420,8 @@ def test_given_mean_at_the_other_end_of_the_range(dtype, rng):
 @pytest.mark.parametrize("correction", [0, 1])
 @pytest.mark.parametrize("mean", [0, 1, 1e3, 1e7])
 @pytest.mark.parametrize("shape, axis", [((5, 4, 3, 7), 1), ((5, 3, 7, 4), -1), ((6, 4), 1),
-                                         ((3, 8, 1000), 1), ((5, 4, 1), 1)])
+                                         ((3, 8, 1000), 1), ((5, 4, 1), 1),
+                                         ((100_000, 1, 1), 1), ((2, 50_000, 2), 1)])
 def test_switchable(shape, axis, mean, correction, dtype, rng):
     """The blend is formed here in extended precision from the formula's own averages."""
     mean = min(mean, 6e4) if bound.name(dtype) == "float16" else mean

@@ -21,7 +21,7 @@ TARGETS = {
 
 # Of all results of the core's program. New bits are a new constant here, in the change that makes
 # them.
-GOLDEN = "8d8b2a79bd66b7bf"
+GOLDEN = "d507b81980824dd8"
 
 
 def without_preload():

@@ -306,6 +306,19 @@ def test_an_out_that_folds_during_the_call(x=x3()):
     assert (out == 0).all()
 
 
+class Endless:
+    def __getitem__(self, i):
+        return 0
+
+
+@pytest.mark.parametrize("bad", [np.float32(1), np.True_, np.complex64(1), 1.0, "1", {1: 1}, {1},
+                                 Endless(), range(10**9), [0.5], [None]], ids=repr)
+def test_axes_that_are_none(bad):
+    for name in ("axis", "normalized_shape"):
+        with pytest.raises((TypeError, ValueError), match=name):
+            normc.layer_norm(x3(), **{name: bad})
+
+
 def test_numbers_that_cannot_be_printed():
     """Python refuses to write out integers of 4,300 digits and more."""
     for name in ("eps", "momentum", "correction", "axis"):

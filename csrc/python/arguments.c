@@ -70,6 +70,12 @@ int parse(const Signature *s, const char *function, PyObject *const *args, Py_ss
 
 int as_double(const State *state, PyObject *o, const char *name, double *value)
 {
+    if (PyLong_CheckExact(o)) {
+        *value = PyLong_AsDouble(o);
+        if (*value != -1 || !PyErr_Occurred())
+            return 0;
+        PyErr_Clear(); /* it is asked for once more, and refused by name */
+    }
     PyObject *number = PyFloat_Check(o) ? Py_NewRef(o) : ask(state, REAL, o, name);
     if (number == NULL)
         return -1;
@@ -153,8 +159,7 @@ int as_sizes(const State *state, PyObject *o, const char *name, Sizes *sizes)
     int status = 0;
     const Py_ssize_t n = PyTuple_GET_SIZE(items);
     if (n > MAXD)
-        status =
-            refuse(PyExc_ValueError, "%s has %zd entries, more than an array has axes", name, n);
+        status = refuse(PyExc_ValueError, "%s has more entries than an array has axes", name);
     for (Py_ssize_t i = 0; i < n && status == 0; i++)
         status = as_size(state, PyTuple_GET_ITEM(items, i), name, &sizes->values[i]);
     sizes->n = (int)n;

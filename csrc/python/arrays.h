@@ -33,7 +33,8 @@ int parameter_convert(const State *, PyObject *, const char *name, PyArrayObject
 int shared_convert(const State *, PyObject *, const char *name, PyArrayObject **array);
 
 /* Then, when all is converted: the shape, and all operands as they lie now. They are checked
- * against each other; only t counts from here on. No Python code runs here or below. */
+ * against each other; only t counts from here on. No Python code but NumPy's and normc's own runs
+ * here or below. */
 int operands_take(Operands *);
 /* Once all checks have passed: makes y, or copies inputs that share memory with it. */
 int operands_place(Operands *);

@@ -32,11 +32,6 @@ static int rank_check(const BatchNorm *bn, int ndim)
                   bn->least_rank, bn->most_rank, ndim);
 }
 
-static PyObject *object(const BatchNorm *bn, int which)
-{
-    return bn->objects[which] == Py_None ? NULL : bn->objects[which];
-}
-
 /* The Python side keeps nothing else, so that these are read without running anybody's code. */
 static int number_check(PyObject *number, const char *name)
 {
@@ -64,26 +59,40 @@ static int counter_take(Call *c, PyObject *tracked)
                   (long long)*c->count);
 }
 
-/* The layer as it stands now; other threads may change it while the norm is computed. momentum NaN:
- * None, the mean of all batches. */
-static int snapshot(const BatchNorm *bn, Call *c)
+static int settle(const BatchNorm *bn, PyObject *const *objects, Call *c)
 {
     const int training = bn->training && !bn->frozen, track = bn->track_running_stats;
-    PyObject *momentum = object(bn, MOMENTUM), *eps = bn->objects[EPS];
-    c->use_batch = training || !(object(bn, RUNNING_MEAN) || object(bn, RUNNING_VAR));
+    PyObject *momentum = objects[MOMENTUM], *eps = objects[EPS];
+    if (eps == NULL)
+        return refuse(PyExc_RuntimeError, "%s.__init__() has not been called",
+                      Py_TYPE(bn)->tp_name);
+    c->use_batch = training || !(objects[RUNNING_MEAN] || objects[RUNNING_VAR]);
     c->channel_axis = bn->axis;
     c->momentum = NAN;
     c->job.correction = bn->correction;
     for (int i = 0; i < TRACKED; i++)
-        if (object(bn, i) && (i < RUNNING_MEAN || !training || track) &&
-            shared_convert(bn->state, object(bn, i), array_names[i], &c->arrays[i]) < 0)
+        if (objects[i] && (i < RUNNING_MEAN || !training || track) &&
+            shared_convert(bn->state, objects[i], array_names[i], &c->arrays[i]) < 0)
             return -1;
     if (momentum && (number_check(momentum, "momentum") < 0 ||
                      as_finite(bn->state, momentum, "momentum", &c->momentum) < 0))
         return -1;
     if (number_check(eps, "eps") < 0 || as_eps(bn->state, eps, "eps", &c->job.eps) < 0)
         return -1;
-    return training && track ? counter_take(c, object(bn, TRACKED)) : 0;
+    return training && track ? counter_take(c, objects[TRACKED]) : 0;
+}
+
+/* The layer as it stands now, held: other threads may change it at any time. momentum NaN: None,
+ * the mean of all batches. */
+static int snapshot(const BatchNorm *bn, Call *c)
+{
+    PyObject *held[OBJECTS];
+    for (int i = 0; i < OBJECTS; i++)
+        held[i] = bn->objects[i] == Py_None ? NULL : Py_XNewRef(bn->objects[i]);
+    const int status = settle(bn, held, c);
+    for (int i = 0; i < OBJECTS; i++)
+        Py_XDECREF(held[i]);
+    return status;
 }
 
 /* Batches of which nothing enters the statistics do not count. */
@@ -118,8 +127,6 @@ static PyObject *batchnorm_call(PyObject *self, PyObject *const *args, size_t na
     const char *name = Py_TYPE(self)->tp_name;
     PyObject *result = NULL;
     Call c;
-    if (bn->objects[EPS] == NULL)
-        return PyErr_Format(PyExc_RuntimeError, "%s.__init__() has not been called", name);
     call_init(&c, bn->state, BATCH);
     if (call_convert(&c, LAYER_CALL, name, args, PyVectorcall_NARGS(nargsf), kwnames) == 0 &&
         snapshot(bn, &c) == 0 && operands_take(&c.o) == 0 && rank_check(bn, c.o.t.ndim) == 0 &&

@@ -110,9 +110,11 @@ int operands_take(Operands *o)
     t->xstep = (const ptrdiff_t *)o->x_steps;
     t->mstep = (const ptrdiff_t *)o->where_steps;
     t->ystep = (const ptrdiff_t *)o->y_steps;
+    if (o->given && (take_out(o) < 0 || refuse_overlap(o) < 0)) /* which runs normc's Python */
+        return -1;
     if (take_x(o) < 0 || (o->where && take_where(o) < 0))
         return -1;
-    return o->given && (take_out(o) < 0 || refuse_overlap(o) < 0) ? -1 : 0;
+    return o->given ? take_out(o) : 0;
 }
 
 /* x element for element: then each is read before it is written. */
