@@ -71,7 +71,7 @@ sanitize: .venv/test
 	NORMC_SANITIZE=1 CC=gcc $(BIN)/python setup.py --quiet build \
 	    --build-base $(SANITIZED) --build-lib $(SANITIZED)/lib
 	NORMC_SANITIZE=1 PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/$(SANITIZED)/lib PYTHONMALLOC=malloc \
-	    ASAN_OPTIONS=detect_leaks=0:halt_on_error=1 \
+	    ASAN_OPTIONS=detect_leaks=0:halt_on_error=1:allocator_may_return_null=1 \
 	    UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 LD_PRELOAD="$(RUNTIME)" \
 	    $(BIN)/python -m pytest --capture=sys $(PYTEST_ARGS)
 
