@@ -291,8 +291,7 @@ class BatchNorm(Layer, _core.BatchNorm):
             dtype = np.dtype(np.float32 if dtype is None else dtype)
         except (TypeError, ValueError, DeprecationWarning) as error:  # a warning: if it is an error
             raise TypeError(f"dtype: {error}") from error
-        if not isinstance(bias, (int, np.bool_)):
-            raise TypeError(f"bias must be a bool, not {type(bias).__name__}")
+        bias = flag(self, bias, "bias")
         if dtype.name not in FLOATING:
             raise TypeError(f"dtype must be one of {', '.join(FLOATING)}, but got {dtype}")
         fields = {"affine": affine, "track_running_stats": track_running_stats,

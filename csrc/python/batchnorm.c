@@ -220,7 +220,8 @@ static void batchnorm_dealloc(PyObject *self)
 {
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
-    Py_TRASHCAN_BEGIN(self, batchnorm_dealloc) batchnorm_clear(self);
+    Py_TRASHCAN_BEGIN(self, batchnorm_dealloc);
+    batchnorm_clear(self);
     type->tp_free(self);
     Py_DECREF(type);
     Py_TRASHCAN_END
