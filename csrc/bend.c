@@ -45,7 +45,7 @@ int bend_forward(const Bend *b)
         axes[i] = axis_loop(t, i);
         axes[i].step[PARAM] = b->nslope > 1 && i == b->axis;
     }
-    plan_make(&plan, t->ndim, axes, shared, t);
+    plan_make(&plan, t->ndim, axes, shared, t, 1);
     plan_columns(&plan, t);
     if (plan.groups == 0)
         return 0;

@@ -137,7 +137,7 @@ int lrn_forward(const Window *job)
         axes[i] = axis_loop(t, i);
         shared[i] = i == job->axis;
     }
-    plan_make(&plan, t->ndim, axes, shared, t);
+    plan_make(&plan, t->ndim, axes, shared, t, 1);
     plan_columns(&plan, t);
     if (plan.groups * plan.runs * plan.n == 0)
         return 0;

@@ -276,7 +276,7 @@ int norm_forward(const Job *job)
     const int channels = table[job->kind].channels;
     const int naxes = channels ? channel_axes(job, axes, shared) : named_axes(job, axes, shared);
     number_statistics(job, naxes, axes, shared);
-    plan_make(&plan, naxes, axes, shared, &job->t);
+    plan_make(&plan, naxes, axes, shared, &job->t, 1);
     if (plan.groups * plan.runs * plan.n == 0) {
         for (ptrdiff_t g = 0; job->moments && g < plan.groups; g++)
             job->moments[g] = (Moment){0};

@@ -27,6 +27,8 @@ static void move_span(const Work *w, Direction d, const Span *s, void *scratch, 
     const double zero = 0;
     if (d == IN)
         w->kernels->pack(scratch, t->x + s->at[X], s->along->step[X], t->swapped, s->n);
+    else if (d == GRAD)
+        kernels(t->gdtype)->pack(scratch, t->g + s->at[G], s->along->step[G], t->gswapped, s->n);
     if (t->mask)
         exclude(w, s, scratch, d == IN ? fill : &zero, included, d == IN ? by : 0);
     if (d == OUT)

@@ -42,22 +42,22 @@ static ptrdiff_t extent(const Loop *loops, int n)
     return total;
 }
 
-/* Kept axes may be walked in any order: largest step first, so that neighbours end up innermost. */
-static void keep(Plan *p, int naxes, const Loop *axes, const char *shared)
+/* Largest step first, so that neighbours end up innermost. */
+static void keep(Plan *p, int naxes, const Loop *axes, const char *shared, int sorted)
 {
-    Loop sorted[MAXLOOPS];
+    Loop kept[MAXLOOPS];
     int n = 0;
     for (int i = 0; i < naxes; i++) {
         if (shared[i])
             continue;
         int j = n++;
-        for (; j && magnitude(sorted[j - 1].step[X]) < magnitude(axes[i].step[X]); j--)
-            sorted[j] = sorted[j - 1];
-        sorted[j] = axes[i];
+        for (; sorted && j && magnitude(kept[j - 1].step[X]) < magnitude(axes[i].step[X]); j--)
+            kept[j] = kept[j - 1];
+        kept[j] = axes[i];
     }
     p->nkept = append(p->kept, 0, &nothing);
     for (int i = 0; i < n; i++)
-        p->nkept = append(p->kept, p->nkept, &sorted[i]);
+        p->nkept = append(p->kept, p->nkept, &kept[i]);
 }
 
 /* Shared axes in shape order: the last stretch is the run, what stands before it are the runs. */
@@ -88,22 +88,24 @@ static void share(Plan *p, int naxes, const Loop *axes, const char *shared)
     p->vector = below && below->step[PARAM] != 0;
 }
 
-/* Every element at a multiple of its size: arrays and steps. */
+/* Every element at a multiple of its size: arrays and steps. The types are of one size where it is
+ * asked. */
 static int aligned(const Plan *p, const Tensors *t)
 {
     const Loop *const loops[] = {p->kept, p->run, p->inner};
     const int n[] = {p->nkept, p->nrun, p->ninner};
-    ptrdiff_t bits = (ptrdiff_t)((uintptr_t)t->x | (uintptr_t)t->y);
+    ptrdiff_t bits = (ptrdiff_t)((uintptr_t)t->x | (uintptr_t)t->y | (uintptr_t)t->g);
     for (int l = 0; l < 3; l++)
         for (int i = 0; i < n[l]; i++)
-            bits |= loops[l][i].step[X] | loops[l][i].step[Y];
+            bits |= loops[l][i].step[X] | loops[l][i].step[Y] | loops[l][i].step[G];
     return bits % itemsize(t->dtype) == 0;
 }
 
 static int dense(const Loop *l, const Tensors *t)
 {
     const ptrdiff_t size = itemsize(t->dtype);
-    return l->n == 1 || (l->step[X] == size && (!t->y || l->step[Y] == size));
+    return l->n == 1 || (l->step[X] == size && (!t->y || l->step[Y] == size) &&
+                         (!t->g || l->step[G] == size));
 }
 
 /* The kernels of a form walk floats and doubles whose innermost loop is dense. */
@@ -112,14 +114,16 @@ static void choose(Plan *p, const Tensors *t, Form form)
     const int dense_enough =
         form == COLS ? dense(across(p), t) : dense(&p->inner[p->ninner - 1], t) && p->nrun == 1;
     p->form = form;
-    p->pack = !(dense_enough && p->ninner == 1 && t->dtype >= F32 && !t->swapped && !t->mask &&
-                aligned(p, t));
+    const int plain = t->dtype >= F32 && !t->swapped && !t->mask &&
+                      (!t->g || (t->gdtype == t->dtype && !t->gswapped));
+    p->pack = !(dense_enough && p->ninner == 1 && plain && aligned(p, t));
 }
 
-void plan_make(Plan *p, int naxes, const Loop *axes, const char *shared, const Tensors *t)
+void plan_make(Plan *p, int naxes, const Loop *axes, const char *shared, const Tensors *t,
+               int sorted)
 {
     enum { COLS_MIN = 8 }; /* fewer columns leave most of a vector empty */
-    keep(p, naxes, axes, shared);
+    keep(p, naxes, axes, shared, sorted);
     share(p, naxes, axes, shared);
     p->groups = extent(p->kept, p->nkept);
     p->runs = extent(p->run, p->nrun);

@@ -11,9 +11,9 @@
 #define NORMC_PLAN_H
 #include "tensor.h"
 
-/* What a step moves along: three arrays in bytes, the parameters in elements, the statistics in
+/* What a step moves along: four arrays in bytes, the parameters in elements, the statistics in
  * groups. */
-enum { X, Y, MASK, PARAM, STAT, STEPS };
+enum { X, Y, G, MASK, PARAM, STAT, STEPS };
 
 typedef struct {
     ptrdiff_t n, step[STEPS];
@@ -35,17 +35,21 @@ typedef struct {
 } Plan;
 
 /* axes: outermost first; shared[i]: axis i belongs to the group. STAT steps of shared axes are 0.
+ * sorted: groups follow each other as they lie in memory; else in shape order.
  * A run is the longest stretch of neighbouring shared axes along which the parameters move evenly;
  * kept axes end a stretch even if their extent is 1, so that a batch of one sums as any other. */
-void plan_make(Plan *, int naxes, const Loop *axes, const char *shared, const Tensors *);
+void plan_make(Plan *, int naxes, const Loop *axes, const char *shared, const Tensors *,
+               int sorted);
 
 /* An axis of t as a loop: no parameters, no statistics. */
 static inline Loop axis_loop(const Tensors *t, int i)
 {
     return (Loop){
         .n = t->shape[i],
-        .step = {
-            [X] = t->xstep[i], [Y] = t->y ? t->ystep[i] : 0, [MASK] = t->mask ? t->mstep[i] : 0}};
+        .step = {[X] = t->xstep[i],
+                 [Y] = t->y ? t->ystep[i] : 0,
+                 [G] = t->g ? t->gstep[i] : 0,
+                 [MASK] = t->mask ? t->mstep[i] : 0}};
 }
 
 /* The loop over neighbouring groups: the columns of COLS. */

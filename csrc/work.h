@@ -125,9 +125,9 @@ typedef struct {
     ptrdiff_t count, run, runs, i, n;
 } Piece;
 
-/* pack.c: moves a piece between memory and scratch. IN: a group's excluded elements become its
- * fill, the others are counted in its included. OUT: excluded elements become 0. */
-typedef enum { IN, OUT } Direction;
+/* pack.c: moves a piece between memory and scratch. IN: x; a group's excluded elements become its
+ * fill, the others are counted in its included. GRAD: g, OUT: y; excluded elements become 0. */
+typedef enum { IN, GRAD, OUT } Direction;
 void move(const Work *, Direction, const Piece *, void *scratch, const double *fill,
           double *included);
 
