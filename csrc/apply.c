@@ -1,10 +1,12 @@
-/* One pass that writes: y = ((x - hi) - lo) * scale + shift. */
+/* One pass that writes: y = ((x - hi) - lo) * scale + shift, or dx = ((g * weight - mean) -
+ * ((x - hi) - lo) * slope) * rstd. */
 #include "work.h"
 #include <math.h>
 
-/* What a run of each group is normalised by: Affine's four rows of `count` values, and hi again. */
+/* What a run of each group is made with: Affine's rows of `count` values, and hi again. */
+enum { HI, LO, SCALE, SHIFT, SLOPE, WEIGHT, ROWS_OF_PARAMS };
 typedef struct {
-    _Alignas(64) double values[4 * TILE]; /* of the arithmetic type */
+    _Alignas(64) double values[ROWS_OF_PARAMS * TILE]; /* of the arithmetic type */
     double fill[TILE];
 } Params;
 
@@ -12,15 +14,38 @@ typedef struct {
 static void set_params(const Work *w, const Fold *f, ptrdiff_t count, ptrdiff_t param, Params *to)
 {
     const ptrdiff_t step = across(w->plan)->step[PARAM];
-    const void *weight = w->vector ? NULL : w->weight, *bias = w->vector ? NULL : w->bias;
+    const void *weights = w->vector ? NULL : w->weight, *bias = w->vector ? NULL : w->bias;
+    const int gradient = w->t->g != NULL;
     for (ptrdiff_t g = 0; g < count; g++, param += step) {
-        put(w, to->values, g, f[g].hi);
-        put(w, to->values, g + count, f[g].lo);
-        put(w, to->values, g + 2 * count, f[g].rstd * parameter(w, weight, param, 1));
-        put(w, to->values, g + 3 * count, parameter(w, bias, param, 0));
+        const double weight = parameter(w, weights, param, 1);
+        put(w, to->values, g + HI * count, f[g].hi);
+        put(w, to->values, g + LO * count, f[g].lo);
+        put(w, to->values, g + SCALE * count, gradient ? f[g].rstd : f[g].rstd * weight);
+        put(w, to->values, g + SHIFT * count, gradient ? f[g].mean : parameter(w, bias, param, 0));
+        if (gradient) {
+            put(w, to->values, g + SLOPE * count, f[g].slope * f[g].rstd);
+            put(w, to->values, g + WEIGHT * count, weight);
+        }
         if (w->plan->pack)
             to->fill[g] = f[g].hi;
     }
+}
+
+static void forward_piece(const Work *w, const Piece *c, const Walk *x, char *y, ptrdiff_t ystep,
+                          const Affine *a, ptrdiff_t param)
+{
+    const void *weight = w->vector ? parameters(w, w->weight, param + c->i) : NULL;
+    const void *bias = w->vector ? parameters(w, w->bias, param + c->i) : NULL;
+    (w->plan->form == COLS ? w->kernels->apply_cols : w->kernels->apply_rows)(
+        x->at, y, x->step, ystep, c->n, c->count, a, weight, bias);
+}
+
+static void dx_piece(const Work *w, const Piece *c, const Walk *x, const Walk *g, char *y,
+                     ptrdiff_t ystep, const Affine *a, ptrdiff_t param)
+{
+    (w->plan->form == COLS ? w->kernels->dx_cols : w->kernels->dx_rows)(
+        x, g, y, ystep, c->n, c->count, a,
+        w->vector ? parameters(w, w->weight, param + c->i) : NULL);
 }
 
 /* Elements of one run of each group, the run's parameters at `param`. */
@@ -28,31 +53,40 @@ static void apply_piece(const Work *w, const Piece *c, ptrdiff_t param, const Pa
 {
     const Plan *p = w->plan;
     const Tensors *t = w->t;
-    const int taken = !w->job->given_mean && !p->pack;
-    const ptrdiff_t ahead = taken ? across(p)->step[X] * c->count : 0;
-    const Affine a = {s->values, parameters(w, s->values, c->count),
-                      parameters(w, s->values, 2 * c->count),
-                      parameters(w, s->values, 3 * c->count), ahead};
-    const void *weight = w->vector ? parameters(w, w->weight, param + c->i) : NULL;
-    const void *bias = w->vector ? parameters(w, w->bias, param + c->i) : NULL;
     const Loop *step = p->form == COLS ? &p->inner[0] : across(p);
-    void (*const kernel)(const void *, void *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t,
-                         const Affine *, const void *, const void *) =
-        p->form == COLS ? w->kernels->apply_cols : w->kernels->apply_rows;
-    if (p->pack) {
-        Scratch x;
-        const ptrdiff_t size = (p->form == COLS ? c->count : c->n) * arithsize(t->dtype);
-        move(w, IN, c, &x, s->fill, NULL);
-        kernel(&x, &x, size, size, c->n, c->count, &a, weight, bias);
-        move(w, OUT, c, &x, s->fill, NULL);
-        return;
-    }
+    const ptrdiff_t next = w->job->given_mean || p->pack ? 0 : c->count;
+    const Affine a = {.hi = s->values,
+                      .lo = parameters(w, s->values, LO * c->count),
+                      .scale = parameters(w, s->values, SCALE * c->count),
+                      .shift = parameters(w, s->values, SHIFT * c->count),
+                      .slope = parameters(w, s->values, SLOPE * c->count),
+                      .weight = parameters(w, s->values, WEIGHT * c->count),
+                      .ahead = across(p)->step[X] * next,
+                      .gahead = across(p)->step[G] * next,
+                      .flat = w->job->given_mean && !w->blended};
     ptrdiff_t here[STEPS];
     memcpy(here, c->at, sizeof here);
     locate(p->run, p->nrun, c->run, here);
-    locate(p->inner, 1, c->i, here);
-    kernel(t->x + here[X], t->y + here[Y], step->step[X], step->step[Y], c->n, c->count, &a, weight,
-           bias);
+    locate(p->inner, p->ninner, c->i, here);
+    Walk x = {t->x + here[X], step->step[X], 0}, g = {t->g, step->step[G], 0};
+    char *y = t->y + here[Y];
+    ptrdiff_t ystep = step->step[Y];
+    Scratch xs, gs;
+    if (p->pack) {
+        ystep = (p->form == COLS ? c->count : c->n) * arithsize(t->dtype);
+        x = (Walk){y = xs.bytes, ystep, 0};
+        move(w, IN, c, &xs, s->fill, NULL);
+    }
+    if (t->g == NULL) {
+        forward_piece(w, c, &x, y, ystep, &a, param);
+    } else {
+        if (p->pack)
+            move(w, GRAD, c, &gs, NULL, NULL);
+        g = p->pack ? (Walk){gs.bytes, ystep, 0} : (Walk){t->g + here[G], g.step, 0};
+        dx_piece(w, c, &x, &g, y, ystep, &a, param);
+    }
+    if (p->pack)
+        move(w, OUT, c, &xs, s->fill, NULL);
 }
 
 /* Backwards where a group does not stay in the nearest cache: what was taken last is still near. */
@@ -85,6 +119,8 @@ static int parameters_carry(const Work *w, const Fold *f, ptrdiff_t param)
     const Plan *p = w->plan;
     const ptrdiff_t step = p->nrun ? p->run[p->nrun - 1].step[PARAM] : 0;
     const Limits l = limits(w);
+    if (w->t->g)
+        return 1; /* fold_dots has seen to it */
     if (w->vector || (!w->weight && !w->bias))
         return !w->far;
     for (ptrdiff_t run = 0; run < (step ? p->runs : 1); run++, param += step) {

@@ -116,27 +116,96 @@ static Fold scaled_fold(const Work *w, const ptrdiff_t at[STEPS], const Fold *f)
     const Job *job = w->job;
     if (w->t->dtype != F64 || job->given_mean || job->kind == SWITCHABLE) {
         const int e = fabs(f->hi) > 0x1p1000 ? 2 : 0; /* x - hi stays finite */
-        return (Fold){ldexp(f->hi, -e), ldexp(f->lo, -e), ldexp(f->rstd, e), 1, f->e + e};
+        return (Fold){.hi = ldexp(f->hi, -e),
+                      .lo = ldexp(f->lo, -e),
+                      .rstd = ldexp(f->rstd, e),
+                      .e = f->e + e};
     }
     int finite;
     const int e = cover(range(w, at, &finite), job->eps);
     const Moment m = scaled_moment(w, at, e);
     const double var = m.count > 0 ? m.m2 / m.count + ldexp(job->eps, -2 * e) : 0;
-    return (Fold){m.hi, m.lo, var > 0 ? 1 / sqrt(var) : 0, 1, e};
+    return (Fold){.hi = m.hi, .lo = m.lo, .rstd = var > 0 ? 1 / sqrt(var) : 0, .e = e};
+}
+
+/* Element i as it counts: xhat, and the gradient. */
+typedef struct {
+    ptrdiff_t here[STEPS];
+    double x, xhat, g;
+    int included;
+} Element;
+
+static Element normalised(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t i, const Fold *s)
+{
+    const Tensors *t = w->t;
+    Element e = {.g = 0};
+    double raw;
+    e.included = element(w, at, i, e.here, &e.x);
+    e.xhat = ((ldexp(e.x, -s->e) - s->hi) - s->lo) * s->rstd;
+    if (t->g) {
+        kernels(t->gdtype)->pack(&raw, t->g + e.here[G], 0, t->gswapped, 1);
+        e.g = get(w, &raw, 0);
+    }
+    return e;
+}
+
+static double forward_element(const Work *w, const Element *e, const Fold *s)
+{
+    const double weight = parameter(w, w->weight, e->here[PARAM], 1);
+    const int nothing = weight == 0 && isfinite(e->x) && s->rstd == s->rstd;
+    return (nothing ? 0 : e->xhat * weight) + parameter(w, w->bias, e->here[PARAM], 0);
+}
+
+/* flat: x has no say. */
+static double dx_element(const Work *w, const Element *e, const Fold *f, const Fold *s)
+{
+    const int flat = w->job->given_mean && !w->blended;
+    const double t = e->g * parameter(w, w->weight, e->here[PARAM], 1) - f->mean;
+    return ldexp((flat ? t : t - e->xhat * f->slope) * s->rstd, -s->e);
 }
 
 void exact_group(const Work *w, const ptrdiff_t at[STEPS], const Fold *f)
 {
     const Fold s = scaled_fold(w, at, f);
     for (ptrdiff_t i = 0; i < w->plan->runs * w->plan->n; i++) {
-        ptrdiff_t here[STEPS];
-        double x, raw;
-        const int included = element(w, at, i, here, &x);
-        const double xhat = ((ldexp(x, -s.e) - s.hi) - s.lo) * s.rstd;
-        const double weight = parameter(w, w->weight, here[PARAM], 1);
-        const double scaled = weight == 0 && isfinite(x) && s.rstd == s.rstd ? 0 : xhat * weight;
-        const double y = scaled + parameter(w, w->bias, here[PARAM], 0);
-        put(w, &raw, 0, included ? y : 0);
-        w->kernels->unpack(w->t->y + here[Y], 0, &raw, 1);
+        const Element e = normalised(w, at, i, &s);
+        const double y = w->t->g ? dx_element(w, &e, f, &s) : forward_element(w, &e, &s);
+        double raw;
+        put(w, &raw, 0, e.included ? y : 0);
+        w->kernels->unpack(w->t->y + e.here[Y], 0, &raw, 1);
+    }
+}
+
+Dot exact_dot(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t first, ptrdiff_t nruns,
+              const Fold *f)
+{
+    const Fold s = scaled_fold(w, at, f);
+    Two r = {0}, q = {0};
+    for (ptrdiff_t i = first * w->plan->n; i < (first + nruns) * w->plan->n; i++) {
+        const Element e = normalised(w, at, i, &s);
+        if (!e.included)
+            continue;
+        const double t = w->vector ? e.g * parameter(w, w->weight, e.here[PARAM], 1) : e.g;
+        join(&r, t);
+        join(&q, t * e.xhat);
+    }
+    return (Dot){total(r), total(q)};
+}
+
+void exact_gather(const Work *w, const ptrdiff_t at[STEPS], const Fold *f, double *sums,
+                  ptrdiff_t pitch)
+{
+    const Fold s = scaled_fold(w, at, f);
+    for (ptrdiff_t i = 0; i < w->plan->runs * w->plan->n; i++) {
+        const Element e = normalised(w, at, i, &s);
+        const double terms[2] = {e.g * e.xhat, e.g};
+        for (int o = 0; o < 2 && e.included; o++) {
+            double *to = sums + o * pitch + e.here[PARAM], none = 0;
+            double *lo = w->t->dtype == F64 ? to + 2 * pitch : &none;
+            Two sum = {*to, *lo};
+            join(&sum, terms[o]);
+            *to = sum.hi;
+            *lo = sum.lo;
+        }
     }
 }

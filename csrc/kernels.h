@@ -19,7 +19,23 @@ enum { STRIP = 256 }; /* rows of columns that are taken together: their lines st
 typedef struct {
     const void *hi, *lo, *scale, *shift;
     ptrdiff_t ahead;
+    /* of a gradient: shift is the mean of g * weight; flat: x has no say */
+    const void *slope, *weight;
+    ptrdiff_t gahead;
+    int flat;
 } Affine;
+
+/* An array as it is walked: from group to group (rows) or element to element (cols); from run to
+ * run. */
+typedef struct {
+    const char *at;
+    ptrdiff_t step, run;
+} Walk;
+
+/* xhat = ((x - k) - lo) * rstd of each of up to TILE groups, in double. */
+typedef struct {
+    const double *k, *lo, *rstd;
+} Deviations;
 
 /* The powers that need no logarithm. */
 typedef enum { POW_HALF, POW_THREE_QUARTERS, POW_ONE, POW_OTHER } Power;

@@ -8,91 +8,6 @@
  * data alone decide. A group of equal elements comes out exact: every d is 0. */
 #include "work.h"
 #include <math.h>
-#include <stdint.h>
-#include <string.h>
-
-typedef struct {
-    double count;
-    Two r, q;
-} Sums;
-
-/* A block of each of an item's groups; a group's step is its runs in scratch, or in memory. */
-static void take_rows(const Work *w, const Piece *c, const double *k, double *sums,
-                      double *included)
-{
-    const Plan *p = w->plan;
-    const Tensors *t = w->t;
-    const Loop *row = across(p);
-    const ptrdiff_t size = arithsize(t->dtype), step = p->run[0].step[X];
-    if (!p->pack) {
-        const char *x = t->x + c->at[X] + c->run * step + c->i * size;
-        const int alike = t->y && p->run[0].step[Y] == step && row->step[Y] == row->step[X];
-        const uintptr_t to =
-            alike ? (uintptr_t)(t->y + c->at[Y]) - (uintptr_t)(t->x + c->at[X]) : 0;
-        w->kernels->take_rows(x, row->step[X], c->count, c->n, step, c->runs, k, sums,
-                              (ptrdiff_t)to);
-        return;
-    }
-    Scratch scratch;
-    move(w, IN, c, &scratch, k, included);
-    w->kernels->take_rows(&scratch, c->runs * c->n * size, c->count, c->n, c->n * size, c->runs, k,
-                          sums, 0);
-}
-
-/* A block of columns, run by run in strips whose lines stay in cache while lanes are walked. */
-static void take_cols(const Work *w, const Piece *c, const double *k, double *lanes,
-                      double *included)
-{
-    const Plan *p = w->plan;
-    const ptrdiff_t size = arithsize(w->t->dtype), width = c->count, end = c->i + c->n;
-    const ptrdiff_t strip = p->pack ? BLOCK / width / LANES * LANES : STRIP;
-    Scratch scratch;
-    for (ptrdiff_t run = c->run; run < c->run + c->runs; run++)
-        for (ptrdiff_t i = c->i; i < end; i += strip) {
-            const Piece s = {c->at, width, run, 1, i, end - i < strip ? end - i : strip};
-            ptrdiff_t here[STEPS] = {[X] = c->at[X]};
-            if (p->pack) {
-                move(w, IN, &s, &scratch, k, included);
-                w->kernels->take_cols(&scratch, width * size, s.n, width, k, lanes);
-                continue;
-            }
-            locate(p->run, p->nrun, run, here);
-            locate(p->inner, 1, i, here);
-            w->kernels->take_cols(w->t->x + here[X], p->inner[0].step[X], s.n, width, k, lanes);
-        }
-}
-
-/* Block by block, in order. */
-static void sums(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, const double *k,
-                 Sums *s)
-{
-    const Plan *p = w->plan;
-    _Alignas(64) double lanes[2 * LANES * TILE], sums[2 * TILE], included[TILE];
-    if (p->form == COLS)
-        memset(lanes, 0, sizeof lanes);
-    if (w->t->mask)
-        memset(included, 0, sizeof included);
-    for (ptrdiff_t g = 0; g < count; g++)
-        s[g] = (Sums){.count = (double)(p->runs * p->n)};
-    for (ptrdiff_t run = 0; run < p->runs; run += p->per)
-        for (ptrdiff_t i = 0; i < p->n; i += p->block) {
-            const ptrdiff_t runs = p->runs - run < p->per ? p->runs - run : p->per,
-                            n = p->n - i < p->block ? p->n - i : p->block;
-            const Piece c = {at, count, run, runs, i, n};
-            if (p->form == COLS) {
-                take_cols(w, &c, k, lanes, included);
-                w->kernels->fold_cols(lanes, count, sums);
-            } else {
-                take_rows(w, &c, k, sums, included);
-            }
-            for (ptrdiff_t g = 0; g < count; g++) {
-                join(&s[g].r, sums[g]);
-                join(&s[g].q, sums[TILE + g]);
-            }
-        }
-    for (ptrdiff_t g = 0; w->t->mask && g < count; g++)
-        s[g].count = included[g];
-}
 
 /* The element at position i of a group, or the next included one, once round; 0 if there is none.
  */
@@ -149,15 +64,15 @@ void take(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, Moment *m)
     Sums s[TILE];
     for (ptrdiff_t g = 0; g < count || (cols && g % LANES); g++) /* columns come in whole lanes */
         k[g] = g < count && is_double && w->centred ? sample(w, nth(w, at, g).at) : 0;
-    sums(w, at, count, k, s);
+    sums(w, at, count, 0, w->plan->runs, k, NULL, s);
     for (ptrdiff_t g = 0; g < count; g++)
         any |= again[g] = moment(&s[g], is_double, w->centred, &k[g], &m[g]);
     if (any && cols)
-        sums(w, at, count, k, s);
+        sums(w, at, count, 0, w->plan->runs, k, NULL, s);
     for (ptrdiff_t g = 0; any && g < count; g++)
         if (again[g]) {
             if (!cols)
-                sums(w, nth(w, at, g).at, 1, k + g, s + g);
+                sums(w, nth(w, at, g).at, 1, 0, w->plan->runs, k + g, NULL, s + g);
             moment(&s[g], is_double, w->centred, &(double){k[g]}, &m[g]);
         }
     for (ptrdiff_t g = 0; g < count && is_double; g++)

@@ -48,17 +48,27 @@ ptrdiff_t norm_groups(const Job *job, ptrdiff_t *shape)
     return groups;
 }
 
+ptrdiff_t norm_parameters(const Job *job)
+{
+    ptrdiff_t n = 1;
+    if (table[job->kind].channels)
+        return job->t.shape[job->axis];
+    for (int i = 0; i < job->t.ndim; i++)
+        n *= job->reduce[i] ? job->t.shape[i] : 1;
+    return n;
+}
+
 /* ---- axes ---------------------------------------------------------------------------- */
 
 /* (N, C, P): the first axis that is not the channels, the channels, the rest. Where the statistics
- * are given nothing is taken, and x is walked as it lies. */
+ * are given nothing is taken, and x is walked as it lies; but for the gradients of the parameters. */
 static int channel_axes(const Job *job, Loop *axes, char *shared)
 {
     const int first = job->axis == 0;
     int n = 0;
     if (job->t.ndim > 1) {
         axes[n] = axis_loop(&job->t, first);
-        shared[n++] = table[job->kind].over_n && !job->given_mean;
+        shared[n++] = table[job->kind].over_n && (!job->given_mean || job->t.g);
     }
     axes[n] = axis_loop(&job->t, job->axis);
     axes[n].step[PARAM] = 1;
@@ -110,7 +120,7 @@ static void number_statistics(const Job *job, int naxes, Loop *axes, const char 
         axes[1].step[STAT] = along;
 }
 
-static Grid grid(const Job *job, ptrdiff_t groups)
+Grid grid(const Job *job, ptrdiff_t groups)
 {
     const ptrdiff_t channels = job->t.shape[job->axis], instances = groups / channels;
     return job->axis == 0 ? (Grid){instances, channels, 1, instances}
@@ -139,7 +149,7 @@ static int parameters_of(Work *w, ptrdiff_t n, void **owned)
     w->weight = job->weight;
     w->bias = job->bias;
     w->vector = w->plan->vector && (job->weight || job->bias);
-    if (w->vector && !(job->weight && job->bias)) {
+    if (w->vector && !w->t->g && !(job->weight && job->bias)) {
         *owned = calloc((size_t)n, (size_t)arithsize(job->t.dtype));
         if (!*owned)
             return -1;
@@ -150,7 +160,7 @@ static int parameters_of(Work *w, ptrdiff_t n, void **owned)
         else
             w->weight = *owned;
     }
-    if (w->vector) { /* halves have no flat term in their bound for what float loses near zero */
+    if (w->vector && !w->t->g) { /* halves have no flat term in their bound for what float loses near zero */
         const int half = w->t->dtype < F32;
         w->far = (job->bias && any_above(w, job->bias, n, limits(w).far)) ||
                  (half && job->weight && any_above(w, job->weight, n, 0x1p30));
@@ -179,7 +189,7 @@ static void take_item(void *context, ptrdiff_t item)
     take(w, at, count, m);
     for (ptrdiff_t g = 0; d->moments && g < count; g++)
         d->moments[at[STAT] + g * step] = m[g];
-    if (!w->t->y || table[w->job->kind].blended)
+    if (!w->t->y || w->blended)
         return;
     for (ptrdiff_t g = 0; g < count; g++)
         f[g] = fold(w, &m[g]);
@@ -216,17 +226,7 @@ static int by_group(const Work *w)
     return 0;
 }
 
-/* Do a double's squares, within groups or between them, leave its range? */
-static int out_of_range(const Work *w, const Moment *m)
-{
-    int out = 0;
-    for (ptrdiff_t g = 0; w->t->dtype == F64 && g < w->plan->groups; g++)
-        out |= m[g].m2 / m[g].count + w->job->eps < 0x1p-900 || m[g].m2 > 0x1p1000 ||
-               fabs(m[g].hi) > 0x1p499;
-    return out;
-}
-
-/* Switchable: the instance moments, blended; in scaled units where those do not hold them. */
+/* Switchable: the instance moments, blended. */
 static int blend_all(const Work *w, const Grid *g, Fold *folds)
 {
     const Job *job = w->job;
@@ -236,7 +236,7 @@ static int blend_all(const Work *w, const Grid *g, Fold *folds)
     parallel(w->items, take_item, &(Drive){w, own, NULL, STAT});
     for (ptrdiff_t i = 0; job->moments && i < w->plan->groups; i++)
         job->moments[i] = own[i];
-    const int e = out_of_range(w, own) ? scaled_moments(w, own) : 0;
+    const int e = blend_units(w, own);
     const int failed = blend(w, g, own, e, folds, job->channels);
     free(own);
     return failed;
@@ -246,7 +246,7 @@ static int blend_all(const Work *w, const Grid *g, Fold *folds)
 static int by_phase(const Work *w)
 {
     const Job *job = w->job;
-    const int blended = table[job->kind].blended;
+    const int blended = w->blended;
     const Grid g = grid(job, w->plan->groups);
     Fold *folds = malloc((size_t)(blended ? w->plan->groups : g.channels) * sizeof *folds);
     int failed = !folds;
@@ -260,23 +260,40 @@ static int by_phase(const Work *w)
     return failed ? -1 : 0;
 }
 
-int norm_forward(const Job *job)
+int work_open(Work *w, Plan *plan, const Job *job, void **owned)
 {
     enum { NEAR = 3072 }; /* elements of an item of rows: x and y together stay in L1 */
     Loop axes[MAXLOOPS + 1];
     char shared[MAXLOOPS + 1];
-    Plan plan;
-    Work w = {.t = &job->t,
-              .plan = &plan,
-              .job = job,
-              .kernels = kernels(job->t.dtype),
-              .centred = table[job->kind].centred};
-    void *owned = NULL;
-    ptrdiff_t params = 1;
     const int channels = table[job->kind].channels;
     const int naxes = channels ? channel_axes(job, axes, shared) : named_axes(job, axes, shared);
+    *owned = NULL;
+    *w = (Work){.t = &job->t,
+                .plan = plan,
+                .job = job,
+                .kernels = kernels(job->t.dtype),
+                .centred = table[job->kind].centred,
+                .blended = table[job->kind].blended};
     number_statistics(job, naxes, axes, shared);
-    plan_make(&plan, naxes, axes, shared, &job->t, 1);
+    /* a parameter's gradient is summed over groups in their order, where the weight runs along them */
+    plan_make(plan, naxes, axes, shared, &job->t,
+              !job->t.g || (channels && !table[job->kind].split));
+    if (plan->groups * plan->runs * plan->n == 0)
+        return 0;
+    if (parameters_of(w, norm_parameters(job), owned) < 0)
+        return -1;
+    const ptrdiff_t near = NEAR / (plan->runs * plan->n);
+    make_items(w, plan->form == COLS || near > TILE ? TILE : near < 1 ? 1 : near);
+    return 0;
+}
+
+int norm_forward(const Job *job)
+{
+    Plan plan;
+    Work w;
+    void *owned;
+    if (work_open(&w, &plan, job, &owned) < 0)
+        return -1;
     if (plan.groups * plan.runs * plan.n == 0) {
         for (ptrdiff_t g = 0; job->moments && g < plan.groups; g++)
             job->moments[g] = (Moment){0};
@@ -284,15 +301,8 @@ int norm_forward(const Job *job)
             job->channels[c] = (ChannelStat){.keep = 1};
         return 0;
     }
-    for (int i = 0; i < naxes; i++)
-        if (axes[i].step[PARAM])
-            params *= axes[i].n;
-    if (parameters_of(&w, params, &owned) < 0)
-        return -1;
-    const ptrdiff_t near = NEAR / (plan.runs * plan.n);
-    make_items(&w, plan.form == COLS || near > TILE ? TILE : near < 1 ? 1 : near);
     const FpState saved = fp_enter();
-    const int failed = table[job->kind].blended || job->given_mean ? by_phase(&w) : by_group(&w);
+    const int failed = w.blended || job->given_mean ? by_phase(&w) : by_group(&w);
     fp_leave(saved);
     free(owned);
     return failed;

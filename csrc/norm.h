@@ -47,9 +47,23 @@ int norm_has_channels(NormKind); /* else its axes are named, and the parameters 
 /* How many groups there are, and the shape of their statistics: 1 along the shared axes. */
 ptrdiff_t norm_groups(const Job *, ptrdiff_t *shape);
 
+/* How many weights there are: channels, or elements that share a mean. */
+ptrdiff_t norm_parameters(const Job *);
+
 /* 0; -1: out of memory, nothing written. y NULL: moments (and channels) only. Empty x: y is
  * untouched, moments have count 0, channels are kept. */
 int norm_forward(const Job *);
+
+/* The gradients of a forward's x (into job.t.y), weight, bias and logits by its y (job.t.g). The
+ * forward's moments, if they are at hand, else they are taken again; of a weight of ones, if none is
+ * given. */
+typedef struct {
+    Job job;
+    const Moment *moments;
+    double *dweight, *dbias; /* out: as many as there are weights */
+    Logits dlogits;          /* out: SWITCHABLE */
+} Gradient;
+int norm_backward(Gradient *);
 
 /* y = x < 0 ? max(x, floor) * slope : x; slope: one value, or (nslope = channels) one per channel.
  */

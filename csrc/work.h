@@ -8,13 +8,14 @@
 #include "kernels.h"
 #include "norm.h"
 #include "plan.h"
+#include <math.h>
 #include <string.h>
 
 typedef struct {
     const Tensors *t;
     const Job *job; /* NULL where there are no statistics */
     const Kernels *kernels;
-    int centred;
+    int centred, blended; /* as the table of norms has it */
     ptrdiff_t batch;           /* groups of an item at most; of a norm, <= TILE */
     ptrdiff_t items, tiles;    /* tiles: items along the innermost kept loop */
     int vector;                /* weight and bias run along the elements of a run: both are there */
@@ -36,11 +37,18 @@ static inline Limits limits(const Work *w)
 }
 
 /* A group's statistics as they are applied: hi + lo is the mean, hi exact in the arithmetic type.
- * exact: that type cannot carry the group; exact_group() can. Then they are in units of 2^e. */
+ * exact: that type cannot carry the group; exact_group() can. Then they are in units of 2^e.
+ * Of a gradient also the mean of g * weight, and slope, that of g * weight * xhat. */
 typedef struct {
     double hi, lo, rstd;
     int exact, e;
+    double mean, slope;
 } Fold;
+
+static inline double variance(const Moment *m, int correction)
+{
+    return m->m2 / (m->count - correction);
+}
 
 /* A sum that loses nothing: hi + lo, joined by Knuth's TwoSum. */
 typedef struct {
@@ -52,6 +60,11 @@ static inline void join(Two *t, double x)
     const double sum = t->hi + x, part = sum - t->hi;
     t->lo += (t->hi - (sum - part)) + (x - part);
     t->hi = sum;
+}
+
+static inline double total(Two t)
+{
+    return isfinite(t.hi) ? t.hi + t.lo : t.hi;
 }
 
 static inline void make_items(Work *w, ptrdiff_t batch)
@@ -90,6 +103,7 @@ static inline Place nth(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t g)
 typedef union {
     _Alignas(64) float f32[BLOCK];
     double f64[BLOCK];
+    char bytes[8 * BLOCK];
 } Scratch;
 
 /* Values of the arithmetic type. */
@@ -131,10 +145,42 @@ typedef enum { IN, GRAD, OUT } Direction;
 void move(const Work *, Direction, const Piece *, void *scratch, const double *fill,
           double *included);
 
+/* sums.c: of `nruns` runs from `first` on of each of an item's groups: the included elements, and
+ * sum d and sum d * d, d = x - k; or, with s, as kernel dots_rows has it, sum t and sum t * d. In
+ * COLS k and s are there for a whole number of LANES. */
+typedef struct {
+    double count;
+    Two r, q;
+} Sums;
+void sums(const Work *, const ptrdiff_t at[STEPS], ptrdiff_t count, ptrdiff_t first,
+          ptrdiff_t nruns, const double *k, const double *s, Sums *);
+
 /* moments.c: the moments of an item's groups. */
 void take(const Work *, const ptrdiff_t at[STEPS], ptrdiff_t count, Moment *);
-/* apply.c: normalises an item's groups. */
+/* apply.c: normalises an item's groups, or makes their dx. */
 void apply(const Work *, const ptrdiff_t at[STEPS], ptrdiff_t count, const Fold *);
+
+/* dots.c: sum g and sum g * xhat of a unit of a group: all runs of one weight, which then is left
+ * out; or the group, where the weight runs along it. */
+typedef struct {
+    double r, q;
+} Dot;
+ptrdiff_t units(const Work *);
+/* d[g * pitch + unit] of an item's groups. */
+void dots(const Work *, const ptrdiff_t at[STEPS], ptrdiff_t count, const Fold *, Dot *d,
+          ptrdiff_t pitch);
+/* What dx takes of the dots, into the fold; count: elements of the group. */
+void fold_dots(const Work *, const ptrdiff_t at[STEPS], const Dot *, double count, Fold *);
+/* Can the arithmetic type carry mean and slope? */
+static inline int dx_carries(const Work *w, const Fold *f)
+{
+    const double most = limits(w).most;
+    return fabs(f->mean) <= most && fabs(f->slope * f->rstd) <= most;
+}
+/* The same sums for each of the parameters along an item's groups: rows of `pitch`, as kernel
+ * params_rows has them. */
+void gather(const Work *, const ptrdiff_t at[STEPS], ptrdiff_t count, const Fold *, double *sums,
+            ptrdiff_t pitch);
 
 /* Statistics of N x C groups, in the order of Moments: group (n, c) is n * instance_step + c *
  * channel_step. BatchNorm has one instance. */
@@ -142,12 +188,22 @@ typedef struct {
     ptrdiff_t instances, channels, instance_step, channel_step;
 } Grid;
 
+Grid grid(const Job *, ptrdiff_t groups);
+/* norm.c: a job's plan and operands, and what free() takes; -1: out of memory. Without elements
+ * there is no more than the plan. */
+int work_open(Work *, Plan *, const Job *, void **owned);
+
 /* fold.c: moments, eps, parameters -> what is applied. */
 Fold fold(const Work *, const Moment *);
+Fold fold_stats(const Work *, double mean, double rest, double var); /* var includes eps */
 void fold_given(const Work *, ptrdiff_t channels, Fold *);
-/* SwitchableNorm's blend of instance, layer and batch, moments and folds in units of 2^e; -1: out
- * of memory. */
+/* blend.c: the unit 2^e in which the moments are blended; where it is not 1 they are taken again. */
+int blend_units(const Work *, Moment *);
+/* SwitchableNorm's blend of instance, layer and batch, moments and folds in units of 2^e;
+ * -1: out of memory. */
 int blend(const Work *, const Grid *, const Moment *, int e, Fold *, ChannelStat *channels);
+/* From its folds and dots, the folds of dx and the logits' gradient. */
+int blend_dots(const Work *, const Grid *, const Moment *, int e, const Dot *, Fold *, Logits *);
 /* What running statistics take in: the mean over instances of mean and variance. */
 void report(const Work *, const Grid *, const Moment *, ChannelStat *channels);
 
@@ -156,6 +212,10 @@ Moment exact_moment(const Work *, const ptrdiff_t at[STEPS]);
 /* The moments of all groups in units of 2^e, by STAT; returns e. */
 int scaled_moments(const Work *, Moment *);
 void exact_group(const Work *, const ptrdiff_t at[STEPS], const Fold *);
+Dot exact_dot(const Work *, const ptrdiff_t at[STEPS], ptrdiff_t first, ptrdiff_t nruns,
+              const Fold *);
+void exact_gather(const Work *, const ptrdiff_t at[STEPS], const Fold *, double *sums,
+                  ptrdiff_t pitch);
 /* Element i, in shape order, of the group at `at`: its place and value; is it included? */
 int element(const Work *, const ptrdiff_t at[STEPS], ptrdiff_t i, ptrdiff_t here[STEPS], double *x);
 #endif

@@ -1,0 +1,221 @@
+/* The drivers of the gradients: plan -> moments -> dots -> fold -> apply.
+ *
+ * Where a weight is one along a run, the dots of its runs are all that its own gradient needs; they
+ * are kept, and summed group by group at the end. Where weights run along the elements, each is
+ * summed over the groups in passing: in at most CHUNKS chunks of groups, joined in order. */
+#include "cpu.h"
+#include "threads.h"
+#include "work.h"
+#include <stdlib.h>
+
+enum { CHUNKS = 16, CHUNK_MIN = 64 };
+
+typedef struct {
+    const Work *w;
+    const Moment *moments; /* by STAT; NULL: to be taken */
+    const Fold *folds;     /* by STAT, or by PARAM where they are of given statistics; or NULL */
+    int by;
+    Dot *dots;    /* by STAT, so many units of each; NULL: not kept */
+    double *sums; /* `words` rows of `params` for each chunk of groups; NULL: none */
+    ptrdiff_t params, words, chunk;
+} Drive;
+
+/* As the forward folded them. */
+static void folds_of(const Drive *d, const ptrdiff_t at[STEPS], ptrdiff_t count, Moment *m, Fold *f)
+{
+    const Loop *row = across(d->w->plan);
+    if (!d->folds && !d->moments)
+        take(d->w, at, count, m);
+    for (ptrdiff_t g = 0; g < count; g++) {
+        if (!d->folds && d->moments)
+            m[g] = d->moments[at[STAT] + g * row->step[STAT]];
+        f[g] = d->folds ? d->folds[at[d->by] + g * row->step[d->by]] : fold(d->w, &m[g]);
+    }
+}
+
+/* Neighbouring groups; of blended ones the dots alone. */
+static void back(const Drive *d, const ptrdiff_t at[STEPS], ptrdiff_t count, double *sums)
+{
+    const Work *w = d->w;
+    const ptrdiff_t n = units(w), pitch = d->dots ? across(w->plan)->step[STAT] * n : 1;
+    Moment m[TILE];
+    Fold f[TILE];
+    Dot own[TILE], *dot = d->dots ? d->dots + at[STAT] * n : own;
+    folds_of(d, at, count, m, f);
+    dots(w, at, count, f, dot, pitch);
+    if (w->blended)
+        return;
+    if (sums)
+        gather(w, at, count, f, sums, d->params);
+    for (ptrdiff_t g = 0; g < count && !d->folds; g++)
+        fold_dots(w, nth(w, at, g).at, dot + g * pitch, m[g].count, &f[g]);
+    apply(w, at, count, f);
+}
+
+static void back_item(void *context, ptrdiff_t item)
+{
+    const Drive *d = context;
+    ptrdiff_t at[STEPS];
+    const ptrdiff_t count = item_groups(d->w, item, at);
+    back(d, at, count, NULL);
+}
+
+static void back_chunk(void *context, ptrdiff_t chunk)
+{
+    const Drive *d = context;
+    const Plan *p = d->w->plan;
+    const ptrdiff_t first = chunk * d->chunk, row = across(p)->n;
+    const ptrdiff_t last = p->groups - first < d->chunk ? p->groups : first + d->chunk;
+    for (ptrdiff_t g = first, count; g < last; g += count) {
+        const ptrdiff_t left = last - g < row - g % row ? last - g : row - g % row;
+        ptrdiff_t at[STEPS] = {0};
+        locate(p->kept, p->nkept, g, at);
+        count = left < d->w->batch ? left : d->w->batch;
+        back(d, at, count, d->sums + chunk * d->words * d->params);
+    }
+}
+
+static void dx_item(void *context, ptrdiff_t item)
+{
+    const Drive *d = context;
+    Moment m[TILE];
+    Fold f[TILE];
+    ptrdiff_t at[STEPS];
+    const ptrdiff_t count = item_groups(d->w, item, at);
+    folds_of(d, at, count, m, f);
+    apply(d->w, at, count, f);
+}
+
+static void take_item(void *context, ptrdiff_t item)
+{
+    const Drive *d = context;
+    Moment m[TILE], *to = (Moment *)d->moments;
+    ptrdiff_t at[STEPS];
+    const ptrdiff_t count = item_groups(d->w, item, at), step = across(d->w->plan)->step[STAT];
+    take(d->w, at, count, m);
+    for (ptrdiff_t g = 0; g < count; g++)
+        to[at[STAT] + g * step] = m[g];
+}
+
+/* ---- parameters ---------------------------------------------------------------------- */
+
+static void add(Two *to, ptrdiff_t param, Dot d)
+{
+    join(&to[2 * param], d.q);
+    join(&to[2 * param + 1], d.r);
+}
+
+/* Of the kept dots, in the order of groups. */
+static void sum_dots(const Work *w, const Dot *d, Two *to)
+{
+    const Plan *p = w->plan;
+    const ptrdiff_t n = units(w), step = p->run[p->nrun - 1].step[PARAM];
+    for (ptrdiff_t g = 0; g < p->groups; g++) {
+        ptrdiff_t at[STEPS] = {0};
+        locate(p->kept, p->nkept, g, at);
+        for (ptrdiff_t u = 0; u < n; u++)
+            add(to, at[PARAM] + u * step, d[at[STAT] * n + u]);
+    }
+}
+
+static void sum_chunks(const Drive *d, ptrdiff_t chunks, Two *to)
+{
+    for (ptrdiff_t row = 0; row < chunks * d->words; row++)
+        for (ptrdiff_t i = 0; i < d->params; i++)
+            join(&to[2 * i + row % 2], d->sums[row * d->params + i]);
+}
+
+/* ---- drivers ------------------------------------------------------------------------- */
+
+/* Elements of one weight each, group after group. */
+static int by_chunk(Drive *d, Two *to)
+{
+    const ptrdiff_t groups = d->w->plan->groups, even = (groups + CHUNKS - 1) / CHUNKS;
+    d->chunk = even < CHUNK_MIN ? CHUNK_MIN : even;
+    const ptrdiff_t chunks = (groups + d->chunk - 1) / d->chunk;
+    d->words = d->w->t->dtype == F64 ? 4 : 2;
+    if (!(d->sums = calloc((size_t)(chunks * d->words * d->params), sizeof *d->sums)))
+        return -1;
+    parallel(chunks, back_chunk, d);
+    sum_chunks(d, chunks, to);
+    free(d->sums);
+    return 0;
+}
+
+/* Moments of all, dots of all, dx of all. */
+static int by_phase(Drive *d, Gradient *job)
+{
+    const Work *w = d->w;
+    const ptrdiff_t groups = w->plan->groups;
+    const Grid g = grid(&job->job, groups);
+    Moment *m = malloc((size_t)groups * sizeof *m);
+    Fold *f = malloc((size_t)groups * sizeof *f);
+    int failed = !m || !f;
+    d->by = STAT;
+    if (!failed) {
+        Drive taking = {.w = w, .moments = m};
+        if (job->moments)
+            memcpy(m, job->moments, (size_t)groups * sizeof *m);
+        else
+            parallel(w->items, take_item, &taking);
+        const int e = blend_units(w, m);
+        d->folds = f;
+        failed = blend(w, &g, m, e, f, NULL);
+        if (!failed)
+            parallel(w->items, back_item, d);
+        failed = failed || blend_dots(w, &g, m, e, d->dots, f, &job->dlogits);
+        if (!failed)
+            parallel(w->items, dx_item, d);
+    }
+    free(m);
+    free(f);
+    return failed ? -1 : 0;
+}
+
+static int by_group(Drive *d, Gradient *job, Two *to)
+{
+    const Work *w = d->w;
+    const ptrdiff_t groups = w->plan->groups;
+    Fold *given = NULL;
+    int failed = !(d->dots = malloc((size_t)(groups * units(w)) * sizeof *d->dots));
+    if (!failed && w->blended) {
+        failed = by_phase(d, job);
+    } else if (!failed) {
+        if (job->job.given_mean) {
+            failed = !(given = malloc((size_t)d->params * sizeof *given));
+            if (given)
+                fold_given(w, d->params, given);
+            d->folds = given;
+        }
+        if (!failed)
+            parallel(w->items, back_item, d);
+    }
+    if (!failed)
+        sum_dots(w, d->dots, to);
+    free(given);
+    free(d->dots);
+    return failed ? -1 : 0;
+}
+
+int norm_backward(Gradient *job)
+{
+    Plan plan;
+    Work w;
+    void *owned;
+    const ptrdiff_t params = norm_parameters(&job->job);
+    Two *sums = calloc((size_t)params * 2 + 1, sizeof *sums);
+    int failed = !sums || work_open(&w, &plan, &job->job, &owned) < 0;
+    if (!failed && plan.groups * plan.runs * plan.n > 0) {
+        const FpState saved = fp_enter();
+        Drive d = {.w = &w, .moments = job->moments, .by = PARAM, .params = params};
+        failed = plan.vector ? by_chunk(&d, sums) : by_group(&d, job, sums);
+        fp_leave(saved);
+        free(owned);
+    }
+    for (ptrdiff_t i = 0; i < params && !failed; i++) {
+        job->dweight[i] = total(sums[2 * i]);
+        job->dbias[i] = total(sums[2 * i + 1]);
+    }
+    free(sums);
+    return failed ? -1 : 0;
+}

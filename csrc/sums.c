@@ -1,0 +1,109 @@
+/* The sums of an item's groups, block by block, in the order that csrc/README.md defines: of x for
+ * the moments, of x and the gradient for the dots. */
+#include "work.h"
+#include <stdint.h>
+
+/* What sums are taken about: k alone, or x - k against the gradient, in units of 1 / s. */
+typedef struct {
+    const double *k, *s;
+    const void *weight; /* of the runs' elements; NULL: none */
+} About;
+
+/* A block of each of an item's groups; a group's step is its runs in scratch, or in memory. */
+static void sum_rows(const Work *w, const Piece *c, const About *a, double *sums, double *included)
+{
+    const Plan *p = w->plan;
+    const Tensors *t = w->t;
+    const Loop *row = across(p), *run = &p->run[0];
+    const ptrdiff_t size = arithsize(t->dtype);
+    Walk x = {t->x + c->at[X] + c->run * run->step[X] + c->i * size, row->step[X], run->step[X]};
+    Walk g = {NULL, row->step[G], run->step[G]};
+    Scratch xs, gs;
+    ptrdiff_t to = 0;
+    if (a->s && !p->pack)
+        g.at = t->g + c->at[G] + c->run * run->step[G] + c->i * size;
+    else if (t->y && !p->pack && run->step[Y] == run->step[X] && row->step[Y] == row->step[X])
+        to = (ptrdiff_t)((uintptr_t)(t->y + c->at[Y]) - (uintptr_t)(t->x + c->at[X]));
+    if (p->pack) {
+        x = g = (Walk){xs.bytes, c->runs * c->n * size, c->n * size};
+        move(w, IN, c, &xs, a->k, included);
+        g.at = gs.bytes;
+        if (a->s)
+            move(w, GRAD, c, &gs, NULL, NULL);
+    }
+    if (a->s)
+        w->kernels->dots_rows(&x, &g, c->count, c->n, c->runs, a->k, a->s, a->weight, sums);
+    else
+        w->kernels->take_rows(x.at, x.step, c->count, c->n, x.run, c->runs, a->k, sums, to);
+}
+
+/* A block of columns, run by run in strips whose lines stay in cache while lanes are walked. */
+static void sum_cols(const Work *w, const Piece *c, const About *a, double *lanes,
+                     double *included)
+{
+    const Plan *p = w->plan;
+    const Tensors *t = w->t;
+    const ptrdiff_t size = arithsize(t->dtype), width = c->count, end = c->i + c->n;
+    const ptrdiff_t strip = p->pack ? BLOCK / width / LANES * LANES : STRIP;
+    Scratch xs, gs;
+    for (ptrdiff_t run = c->run; run < c->run + c->runs; run++)
+        for (ptrdiff_t i = c->i; i < end; i += strip) {
+            const Piece s = {c->at, width, run, 1, i, end - i < strip ? end - i : strip};
+            const void *weight = parameters(w, a->weight, i - c->i);
+            ptrdiff_t here[STEPS];
+            memcpy(here, c->at, sizeof here);
+            locate(p->run, p->nrun, run, here);
+            locate(p->inner, 1, i, here);
+            Walk x = {t->x + here[X], p->inner[0].step[X], 0};
+            Walk g = {t->g ? t->g + here[G] : NULL, p->inner[0].step[G], 0};
+            if (p->pack) {
+                x = g = (Walk){xs.bytes, width * size, 0};
+                move(w, IN, &s, &xs, a->k, included);
+                g.at = gs.bytes;
+                if (a->s)
+                    move(w, GRAD, &s, &gs, NULL, NULL);
+            }
+            if (a->s)
+                w->kernels->dots_cols(&x, &g, s.n, width, a->k, a->s, weight, lanes);
+            else
+                w->kernels->take_cols(x.at, x.step, s.n, width, a->k, lanes);
+        }
+}
+
+/* Where a weight runs along the elements, a block is of one run. */
+void sums(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, ptrdiff_t first,
+          ptrdiff_t nruns, const double *k, const double *s, Sums *to)
+{
+    const Plan *p = w->plan;
+    const int weighs = s && w->vector;
+    const ptrdiff_t per = weighs ? 1 : p->per, last = first + nruns;
+    _Alignas(64) double lanes[2 * LANES * TILE], block[2 * TILE], included[TILE];
+    if (p->form == COLS)
+        memset(lanes, 0, sizeof lanes);
+    if (w->t->mask)
+        memset(included, 0, sizeof included);
+    for (ptrdiff_t g = 0; g < count; g++)
+        to[g] = (Sums){.count = (double)(nruns * p->n)};
+    for (ptrdiff_t run = first; run < last; run += per)
+        for (ptrdiff_t i = 0; i < p->n; i += p->block) {
+            const ptrdiff_t runs = last - run < per ? last - run : per,
+                            n = p->n - i < p->block ? p->n - i : p->block;
+            const Piece c = {at, count, run, runs, i, n};
+            ptrdiff_t here[STEPS] = {[PARAM] = at[PARAM]};
+            if (weighs)
+                locate(p->run, p->nrun, run, here);
+            const About a = {k, s, weighs ? parameters(w, w->weight, here[PARAM] + i) : NULL};
+            if (p->form == COLS) {
+                sum_cols(w, &c, &a, lanes, included);
+                w->kernels->fold_cols(lanes, count, block);
+            } else {
+                sum_rows(w, &c, &a, block, included);
+            }
+            for (ptrdiff_t g = 0; g < count; g++) {
+                join(&to[g].r, block[g]);
+                join(&to[g].q, block[TILE + g]);
+            }
+        }
+    for (ptrdiff_t g = 0; w->t->mask && g < count; g++)
+        to[g].count = included[g];
+}
