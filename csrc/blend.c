@@ -89,9 +89,8 @@ static Parts parts_of(const Blend *b, const Pooled *layer, ptrdiff_t n, ptrdiff_
     const Job *job = b->w->job;
     const Moment *own = instance(b, n, c);
     const double to_layer = (instance(b, n, 0)->hi - own->hi) + layer->rest;
-    const double to_batch = job->given_mean
-                                ? ldexp(job->given_mean[c], -b->e) - own->hi
-                                : (instance(b, 0, c)->hi - own->hi) + b->batch[c].rest;
+    const double to_batch = job->given_mean ? ldexp(job->given_mean[c], -b->e) - own->hi
+                                            : (instance(b, 0, c)->hi - own->hi) + b->batch[c].rest;
     return (Parts){{0, to_layer - own->lo, to_batch - own->lo},
                    {variance(own, own->count > 1 ? job->correction : 0), layer->var,
                     job->given_mean ? ldexp(job->given_var[c], -2 * b->e) : b->batch[c].var}};
@@ -161,7 +160,8 @@ static Push through(const Blend *b, int part, const Pull *sum, ptrdiff_t n, doub
     const int single = job->logits.n == 2;
     const ptrdiff_t between = single && n > 1 ? n - job->correction : n;
     const double of_var = b->var[part] * total(sum->var);
-    return (Push){b->mean[part] * total(sum->mean) / (double)n - 2 * of_var * move / (double)between,
+    return (Push){b->mean[part] * total(sum->mean) / (double)n -
+                      2 * of_var * move / (double)between,
                   single ? 0 : of_var / (double)n};
 }
 

@@ -63,8 +63,7 @@ void fold_dots(const Work *w, const ptrdiff_t at[STEPS], const Dot *d, double co
     const ptrdiff_t step = p->run[p->nrun - 1].step[PARAM];
     Two r = {0}, q = {0};
     for (ptrdiff_t u = 0; u < units(w); u++) {
-        const double weight =
-            p->vector ? 1 : parameter(w, w->weight, at[PARAM] + u * step, 1);
+        const double weight = p->vector ? 1 : parameter(w, w->weight, at[PARAM] + u * step, 1);
         join(&r, weight * d[u].r);
         join(&q, weight * d[u].q);
     }
@@ -103,7 +102,8 @@ static void gather_fast(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t coun
             memcpy(here, at, sizeof here);
             locate(p->run, p->nrun, run, here);
             locate(p->inner, p->ninner, i, here);
-            Walk x = {w->t->x + here[X], step->step[X], 0}, g = {w->t->g + here[G], step->step[G], 0};
+            Walk x = {w->t->x + here[X], step->step[X], 0},
+                 g = {w->t->g + here[G], step->step[G], 0};
             if (p->pack) {
                 x = (Walk){xs.bytes, wide, 0};
                 g = (Walk){gs.bytes, wide, 0};

@@ -61,7 +61,8 @@ ptrdiff_t norm_parameters(const Job *job)
 /* ---- axes ---------------------------------------------------------------------------- */
 
 /* (N, C, P): the first axis that is not the channels, the channels, the rest. Where the statistics
- * are given nothing is taken, and x is walked as it lies; but for the gradients of the parameters. */
+ * are given nothing is taken, and x is walked as it lies; but for the gradients of the parameters.
+ */
 static int channel_axes(const Job *job, Loop *axes, char *shared)
 {
     const int first = job->axis == 0;
@@ -160,7 +161,8 @@ static int parameters_of(Work *w, ptrdiff_t n, void **owned)
         else
             w->weight = *owned;
     }
-    if (w->vector && !w->t->g) { /* halves have no flat term in their bound for what float loses near zero */
+    if (w->vector &&
+        !w->t->g) { /* halves have no flat term in their bound for what float loses near zero */
         const int half = w->t->dtype < F32;
         w->far = (job->bias && any_above(w, job->bias, n, limits(w).far)) ||
                  (half && job->weight && any_above(w, job->weight, n, 0x1p30));
@@ -275,7 +277,8 @@ int work_open(Work *w, Plan *plan, const Job *job, void **owned)
                 .centred = table[job->kind].centred,
                 .blended = table[job->kind].blended};
     number_statistics(job, naxes, axes, shared);
-    /* a parameter's gradient is summed over groups in their order, where the weight runs along them */
+    /* a parameter's gradient is summed over groups in their order, where the weight runs along them
+     */
     plan_make(plan, naxes, axes, shared, &job->t,
               !job->t.g || (channels && !table[job->kind].split));
     if (plan->groups * plan->runs * plan->n == 0)

@@ -55,8 +55,8 @@ ptrdiff_t norm_parameters(const Job *);
 int norm_forward(const Job *);
 
 /* The gradients of a forward's x (into job.t.y), weight, bias and logits by its y (job.t.g). The
- * forward's moments, if they are at hand, else they are taken again; of a weight of ones, if none is
- * given. */
+ * forward's moments, if they are at hand, else they are taken again; of a weight of ones, if none
+ * is given. */
 typedef struct {
     Job job;
     const Moment *moments;

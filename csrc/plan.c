@@ -104,8 +104,8 @@ static int aligned(const Plan *p, const Tensors *t)
 static int dense(const Loop *l, const Tensors *t)
 {
     const ptrdiff_t size = itemsize(t->dtype);
-    return l->n == 1 || (l->step[X] == size && (!t->y || l->step[Y] == size) &&
-                         (!t->g || l->step[G] == size));
+    return l->n == 1 ||
+           (l->step[X] == size && (!t->y || l->step[Y] == size) && (!t->g || l->step[G] == size));
 }
 
 /* The kernels of a form walk floats and doubles whose innermost loop is dense. */

@@ -44,12 +44,11 @@ void plan_make(Plan *, int naxes, const Loop *axes, const char *shared, const Te
 /* An axis of t as a loop: no parameters, no statistics. */
 static inline Loop axis_loop(const Tensors *t, int i)
 {
-    return (Loop){
-        .n = t->shape[i],
-        .step = {[X] = t->xstep[i],
-                 [Y] = t->y ? t->ystep[i] : 0,
-                 [G] = t->g ? t->gstep[i] : 0,
-                 [MASK] = t->mask ? t->mstep[i] : 0}};
+    return (Loop){.n = t->shape[i],
+                  .step = {[X] = t->xstep[i],
+                           [Y] = t->y ? t->ystep[i] : 0,
+                           [G] = t->g ? t->gstep[i] : 0,
+                           [MASK] = t->mask ? t->mstep[i] : 0}};
 }
 
 /* The loop over neighbouring groups: the columns of COLS. */

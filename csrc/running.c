@@ -36,7 +36,7 @@ static float round_to_odd(double x)
     return nearest;
 }
 
-/* But for the channels that keep what they have. */
+/* But for the channels that keep what they have; batch NULL: none does. */
 static void write_chunk(const Vector *v, ptrdiff_t at, ptrdiff_t n, const double *values,
                         const ChannelStat *batch)
 {
@@ -49,7 +49,7 @@ static void write_chunk(const Vector *v, ptrdiff_t at, ptrdiff_t n, const double
             from.narrow[i] = v->dtype == F32 ? (float)values[i] : round_to_odd(values[i]);
     kernels(v->dtype)->unpack(to.bytes, size, &from, n);
     for (ptrdiff_t i = 0; i < n; i++)
-        for (ptrdiff_t j = 0; j < size && !batch[at + i].keep; j++)
+        for (ptrdiff_t j = 0; j < size && !(batch && batch[at + i].keep); j++)
             v->data[(at + i) * v->step + j] = to.bytes[i * size + (v->swapped ? size - 1 - j : j)];
 }
 
@@ -71,6 +71,14 @@ void vector_read(const Vector *v, Dtype arithmetic, void *to)
             else
                 ((float *)to)[at + i] = (float)values[i];
     }
+    fp_leave(saved);
+}
+
+void vector_write(const Vector *v, const double *values)
+{
+    const FpState saved = fp_enter();
+    for (ptrdiff_t at = 0; at < v->n; at += CHUNK)
+        write_chunk(v, at, chunk_size(v, at), values + at, NULL);
     fp_leave(saved);
 }
 

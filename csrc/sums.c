@@ -38,8 +38,7 @@ static void sum_rows(const Work *w, const Piece *c, const About *a, double *sums
 }
 
 /* A block of columns, run by run in strips whose lines stay in cache while lanes are walked. */
-static void sum_cols(const Work *w, const Piece *c, const About *a, double *lanes,
-                     double *included)
+static void sum_cols(const Work *w, const Piece *c, const About *a, double *lanes, double *included)
 {
     const Plan *p = w->plan;
     const Tensors *t = w->t;

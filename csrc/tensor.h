@@ -27,8 +27,8 @@ typedef struct {
     const ptrdiff_t *shape;
     const char *x, *mask; /* mask: one byte an element, 0 excludes it; NULL: none */
     char *y;              /* NULL: nothing is written */
-    const char *g;        /* the gradient of the forward's y; NULL: a forward. Then y is dx, apart */
-    Dtype gdtype;         /* computes in x's arithmetic type */
+    const char *g; /* the gradient of the forward's y; NULL: a forward. Then y is dx, apart */
+    Dtype gdtype;  /* computes in x's arithmetic type */
     int gswapped;
     const ptrdiff_t *xstep, *mstep, *ystep, *gstep;
 } Tensors;

@@ -15,7 +15,7 @@ typedef struct {
     const Tensors *t;
     const Job *job; /* NULL where there are no statistics */
     const Kernels *kernels;
-    int centred, blended; /* as the table of norms has it */
+    int centred, blended;      /* as the table of norms has it */
     ptrdiff_t batch;           /* groups of an item at most; of a norm, <= TILE */
     ptrdiff_t items, tiles;    /* tiles: items along the innermost kept loop */
     int vector;                /* weight and bias run along the elements of a run: both are there */
@@ -197,7 +197,8 @@ int work_open(Work *, Plan *, const Job *, void **owned);
 Fold fold(const Work *, const Moment *);
 Fold fold_stats(const Work *, double mean, double rest, double var); /* var includes eps */
 void fold_given(const Work *, ptrdiff_t channels, Fold *);
-/* blend.c: the unit 2^e in which the moments are blended; where it is not 1 they are taken again. */
+/* blend.c: the unit 2^e in which the moments are blended; where it is not 1 they are taken again.
+ */
 int blend_units(const Work *, Moment *);
 /* SwitchableNorm's blend of instance, layer and batch, moments and folds in units of 2^e;
  * -1: out of memory. */

@@ -8,16 +8,18 @@ read.
 
 from . import _config, _core, _docs
 from ._config import show_config
-from ._core import (batch_norm, group_norm, instance_norm, layer_norm, leaky_relu,
-                    local_response_norm, moments, prelu, relu, rms_norm, standardize,
-                    switchable_norm)
+from ._core import (batch_norm, batch_norm_backward, group_norm, group_norm_backward,
+                    instance_norm, instance_norm_backward, layer_norm, layer_norm_backward,
+                    leaky_relu, local_response_norm, moments, prelu, relu, rms_norm,
+                    rms_norm_backward, standardize, switchable_norm, switchable_norm_backward)
 from ._layers import BatchNorm, BatchNorm1d, BatchNorm2d, BatchNorm3d, decay
 from ._moments import Moments
 
 __all__ = ["BatchNorm", "BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "Moments", "batch_norm",
-           "decay", "group_norm", "instance_norm", "layer_norm", "leaky_relu",
-           "local_response_norm", "moments", "prelu", "relu", "rms_norm", "show_config",
-           "standardize", "switchable_norm"]
+           "batch_norm_backward", "decay", "group_norm", "group_norm_backward", "instance_norm",
+           "instance_norm_backward", "layer_norm", "layer_norm_backward", "leaky_relu",
+           "local_response_norm", "moments", "prelu", "relu", "rms_norm", "rms_norm_backward",
+           "show_config", "standardize", "switchable_norm", "switchable_norm_backward"]
 __version__ = _core.__version__
 
 for _class in (Moments, BatchNorm, BatchNorm1d, BatchNorm2d, BatchNorm3d, decay, show_config):

@@ -6,7 +6,7 @@ function of the same name, which sorts and converts its arguments by the names i
 
 from types import FunctionType
 
-from . import _core
+from . import _core, _docs_gradients
 
 
 def batch_norm(x, /, running_mean=None, running_var=None, weight=None, bias=None, training=False,
@@ -620,7 +620,8 @@ def __call__(x, /, *, where=None, out=None):
     """Of every layer."""
 
 
-HEADS = [head for head in list(globals().values()) if isinstance(head, FunctionType)]
+HEADS = [head for room in (globals(), vars(_docs_gradients)) for head in list(room.values())
+         if isinstance(head, FunctionType)]
 
 
 def attach():
@@ -631,7 +632,8 @@ def attach():
         defaults = (head.__defaults__ or ()) + tuple((head.__kwdefaults__ or {}).values())
         required = (...,) * (len(names) - len(defaults))
         text = f"{head.__name__}({_signature(code, names, defaults)})\n--\n\n{head.__doc__ or ''}"
-        _core._define(head.__name__, names, required + defaults, code.co_argcount, text)
+        _core._define(head.__name__, names, required + defaults, code.co_posonlyargcount,
+                      code.co_argcount, text)
 
 
 def _signature(code, names, defaults):

@@ -185,6 +185,16 @@ def from_core(rows, shape, about):
     return moments
 
 
+def rows_of(moments, about):
+    """The core's rows of Moments about the mean or zero, behind the axes of their shape."""
+    if not isinstance(moments, Moments):
+        raise TypeError(f"moments must be Moments, not {type(moments).__name__}")
+    if moments.about != about:
+        raise ValueError(f"moments must be about {about}, but are about {moments.about}")
+    fields = moments.count, moments.mean, moments.mean_lo, moments.m2
+    return np.stack([np.asarray(field, np.float64) for field in fields], axis=-1)
+
+
 def _two_sum(a, b):
     """a + b, rounded, and what the rounding lost (Knuth)."""
     s = a + b

@@ -23,16 +23,17 @@ PyObject *ask(const State *state, int which, PyObject *o, const char *name)
 /* Call sites intern their keywords, so identity nearly always decides. */
 static int find_keyword(const Signature *s, const char *function, PyObject *keyword)
 {
-    for (int i = 1; i < s->count; i++)
+    for (int i = s->unnamed; i < s->count; i++)
         if (PyTuple_GET_ITEM(s->names, i) == keyword)
             return i;
-    for (int i = 1; i < s->count; i++)
-        if (PyUnicode_Compare(PyTuple_GET_ITEM(s->names, i), keyword) == 0)
-            return i;
-    const int first = PyUnicode_Compare(keyword, PyTuple_GET_ITEM(s->names, 0)) == 0;
+    int i = s->count;
+    while (i-- && PyUnicode_Compare(PyTuple_GET_ITEM(s->names, i), keyword) != 0)
+        ;
+    if (i >= s->unnamed)
+        return i;
     return refuse(PyExc_TypeError,
-                  first ? "%s() takes %R as a positional argument only"
-                        : "%s() got an unexpected keyword argument %R",
+                  i >= 0 ? "%s() takes %R as a positional argument only"
+                         : "%s() got an unexpected keyword argument %R",
                   function, keyword);
 }
 

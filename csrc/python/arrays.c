@@ -32,6 +32,7 @@ void operands_clear(Operands *o)
 {
     Py_XDECREF(o->x);
     Py_XDECREF(o->where);
+    Py_XDECREF(o->grad);
     Py_XDECREF(o->y);
     Py_XDECREF(o->result);
 }
@@ -56,12 +57,15 @@ static PyArrayObject *floating(const State *state, int which, PyObject *o, const
     return (PyArrayObject *)ask(state, which, o, name);
 }
 
-int parameter_convert(const State *state, PyObject *o, const char *name, PyArrayObject **array)
+static int array_convert(const State *state, PyObject *o, const char *name, PyArrayObject **array)
 {
-    if (o == Py_None)
-        return 0;
     *array = floating(state, NUMBERS, o, name);
     return *array ? 0 : -1;
+}
+
+int parameter_convert(const State *state, PyObject *o, const char *name, PyArrayObject **array)
+{
+    return o == Py_None ? 0 : array_convert(state, o, name, array);
 }
 
 int shared_convert(const State *state, PyObject *o, const char *name, PyArrayObject **array)
@@ -72,11 +76,18 @@ int shared_convert(const State *state, PyObject *o, const char *name, PyArrayObj
 
 int x_convert(Operands *o, PyObject *x)
 {
-    if ((o->x = floating(o->state, NUMBERS, x, "x")) == NULL)
+    if (array_convert(o->state, x, "x", &o->x) < 0)
         return -1;
     const int dtype = dtype_of(o->x);
     o->t.dtype = (Dtype)dtype;
     return dtype < 0 ? refuse_changed("x") : 0;
+}
+
+/* The gradients are new arrays, always. */
+int grad_convert(Operands *o, PyObject *grad)
+{
+    o->writes = 1;
+    return array_convert(o->state, grad, "grad", &o->grad);
 }
 
 int where_convert(Operands *o, PyObject *where)

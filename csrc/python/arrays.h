@@ -8,12 +8,13 @@ _Static_assert(sizeof(npy_intp) == sizeof(ptrdiff_t), "NumPy's sizes are the cor
 /* x and what is walked beside it. All references are owned; arrays are base-class ndarrays. */
 typedef struct {
     State *state;
-    PyArrayObject *x, *where, *y; /* where NULL: no mask */
-    int writes, given;            /* there is a y; it is the caller's */
-    PyObject *result;             /* y as the caller gets it: `out` itself if it was given */
+    PyArrayObject *x, *where, *grad, *y; /* where NULL: no mask; grad NULL: a forward */
+    int writes, given;                   /* there is a y; it is the caller's */
+    PyObject *result;                    /* y as the caller gets it: `out` itself if it was given */
     Tensors t;
     /* What t points at: another thread may reshape the arrays themselves at any time. */
     npy_intp shape[MAXD], x_steps[MAXD], y_steps[MAXD];
+    npy_intp grad_steps[MAXD];
     npy_intp where_steps[MAXD]; /* broadcast to x */
 } Operands;
 
@@ -23,6 +24,7 @@ void operands_clear(Operands *);
 
 /* First, conversion, which may run Python code. */
 int x_convert(Operands *, PyObject *);
+int grad_convert(Operands *, PyObject *);
 int where_convert(Operands *, PyObject *); /* None: no mask */
 int out_convert(Operands *, PyObject *);   /* None: y is to be made. Not called: there is none */
 /* The mask of x, if it is a masked array, joins `where`; without one it may hide nothing. */

@@ -49,12 +49,17 @@ static PyObject *moments_show(const Call *c)
 static int statistics_place(Call *c)
 {
     const npy_intp channels = c->running_mean.n;
-    if (c->update && (c->job.channels = PyMem_New(ChannelStat, channels)) == NULL)
+    const int given = !c->use_batch && c->arrays[RUNNING_MEAN];
+    if (c->update)
+        c->job.channels = PyMem_New(ChannelStat, channels);
+    if (given)
+        c->given = PyMem_New(double, 2 * channels);
+    if ((c->update && c->job.channels == NULL) || (given && c->given == NULL)) {
+        PyErr_NoMemory();
         return -1;
-    if (c->use_batch || c->arrays[RUNNING_MEAN] == NULL)
+    }
+    if (!given)
         return 0;
-    if ((c->given = PyMem_New(double, 2 * channels)) == NULL)
-        return -1;
     vector_read(&c->running_mean, F64, c->given);
     vector_read(&c->running_var, F64, c->given + channels);
     c->job.given_mean = c->given;
@@ -62,33 +67,25 @@ static int statistics_place(Call *c)
     return 0;
 }
 
-/* How many elements a weight or bias has. */
-static npy_intp parameter_size(const Call *c)
+int job_place(Call *c)
 {
-    npy_intp n = 1;
-    if (norm_has_channels(c->job.kind))
-        return c->o.shape[c->job.axis];
-    for (int i = 0; i < c->o.t.ndim; i++)
-        n *= c->reduce[i] ? c->o.shape[i] : 1;
-    return n;
-}
-
-int norm_compute(Call *c)
-{
-    const npy_intp n = parameter_size(c);
+    c->job.t = c->o.t;
+    const npy_intp n = norm_parameters(&c->job);
     if (operands_place(&c->o) < 0 ||
         parameter_place(&c->o, "weight", n, &c->arrays[WEIGHT], &c->job.weight) < 0 ||
         parameter_place(&c->o, "bias", n, &c->arrays[BIAS], &c->job.bias) < 0)
         return -1;
     c->job.t = c->o.t;
-    if (c->return_moments && moments_make(c) < 0)
+    return statistics_place(c);
+}
+
+int norm_compute(Call *c)
+{
+    if (job_place(c) < 0 || (c->return_moments && moments_make(c) < 0))
         return -1;
-    int failed = statistics_place(c);
-    if (!failed) {
-        PyThreadState *thread = release_gil(&c->o);
-        failed = norm_forward(&c->job);
-        restore_gil(thread);
-    }
+    PyThreadState *thread = release_gil(&c->o);
+    const int failed = norm_forward(&c->job);
+    restore_gil(thread);
     if (failed)
         PyErr_NoMemory();
     return failed;

@@ -25,7 +25,8 @@ typedef struct {
     PyArrayObject *arrays[ARRAYS]; /* running statistics and counter: the caller's own */
     Vector running_mean, running_var;
     int64_t *count;         /* in the counter; NULL: nothing is counted */
-    PyArrayObject *moments; /* (groups, 4): the core's Moment, as it is */
+    PyArrayObject *moments; /* (groups, 4): the core's Moment, as it is; given: (*shape, 4) */
+    PyObject *x;            /* as it was given; borrowed, during conversion */
     Job job;
     Window window;
     Bend bend;
@@ -51,8 +52,13 @@ int channels_check(Call *);
 int vector_check(PyArrayObject *, const char *name, npy_intp n);
 int vector_take(const Call *, int which, npy_intp n, Vector *);
 
-/* Places the operands and computes. The running statistics stay as they are. */
+/* Places the operands, the parameters and the given statistics in the job. */
+int job_place(Call *);
+/* The same, and computes. The running statistics stay as they are. */
 int norm_compute(Call *);
+/* gradients.c: the forward's Moments, as the core's rows; the gradients of a norm. */
+int moments_convert(Call *, PyObject *);
+PyObject *gradient(Call *);
 /* Publishes the running statistics; the result, (y, Moments) or, without y, Moments. */
 PyObject *norm_finish(Call *);
 #endif

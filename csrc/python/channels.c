@@ -101,6 +101,8 @@ int channels_check(Call *c)
     if (place_axis(c->o.state, nothing ? 0 : c->channel_axis, ndim, &c->job.axis) < 0)
         return -1;
     const npy_intp n = c->o.shape[c->job.axis];
+    if (c->o.grad) /* fixed statistics, or those of the batch */
+        c->use_batch = c->arrays[RUNNING_MEAN] == NULL && c->arrays[RUNNING_VAR] == NULL;
     if (running_use_check(c) < 0 || vector_take(c, RUNNING_MEAN, n, &c->running_mean) < 0 ||
         vector_take(c, RUNNING_VAR, n, &c->running_var) < 0 ||
         vector_check(c->arrays[WEIGHT], "weight", n) < 0 ||

@@ -57,6 +57,17 @@ static int take_x(Operands *o)
     return take_steps(o, o->x, "x", o->x_steps);
 }
 
+static int take_grad(Operands *o)
+{
+    const int dtype = dtype_of(o->grad);
+    if (dtype < 0)
+        return refuse_changed("grad");
+    o->t.g = PyArray_BYTES(o->grad);
+    o->t.gdtype = (Dtype)dtype;
+    o->t.gswapped = PyArray_ISBYTESWAPPED(o->grad);
+    return take_steps(o, o->grad, "grad", o->grad_steps);
+}
+
 static int take_where(Operands *o)
 {
     const int ndim = PyArray_NDIM(o->where), extra = o->t.ndim - ndim;
@@ -110,9 +121,10 @@ int operands_take(Operands *o)
     t->xstep = (const ptrdiff_t *)o->x_steps;
     t->mstep = (const ptrdiff_t *)o->where_steps;
     t->ystep = (const ptrdiff_t *)o->y_steps;
+    t->gstep = (const ptrdiff_t *)o->grad_steps;
     if (o->given && (take_out(o) < 0 || refuse_overlap(o) < 0)) /* which runs normc's Python */
         return -1;
-    if (take_x(o) < 0 || (o->where && take_where(o) < 0))
+    if (take_x(o) < 0 || (o->where && take_where(o) < 0) || (o->grad && take_grad(o) < 0))
         return -1;
     return o->given ? take_out(o) : 0;
 }
@@ -141,6 +153,23 @@ static int set_apart(const Operands *o, PyArrayObject **array)
     return 1;
 }
 
+/* Dense, and of the arithmetic type: how the core reads parameters. */
+static PyArrayObject *arithmetic_copy(PyArrayObject *p, Dtype dtype, Dtype arithmetic)
+{
+    const npy_intp n = PyArray_SIZE(p);
+    PyArrayObject *dense = (PyArrayObject *)PyArray_NewCopy(p, NPY_CORDER), *copy;
+    if (dense == NULL)
+        return NULL;
+    copy = (PyArrayObject *)PyArray_SimpleNew(PyArray_NDIM(dense), PyArray_DIMS(dense),
+                                              arithmetic == F64 ? NPY_DOUBLE : NPY_FLOAT);
+    if (copy)
+        vector_read(&(Vector){PyArray_BYTES(dense), n, PyArray_ITEMSIZE(dense), dtype,
+                              PyArray_ISBYTESWAPPED(dense)},
+                    arithmetic, PyArray_DATA(copy));
+    Py_DECREF(dense);
+    return copy;
+}
+
 static int make_out(Operands *o)
 {
     PyArray_Descr *descr = PyArray_DescrFromType(PyArray_TYPE(o->x));
@@ -155,10 +184,25 @@ static int make_out(Operands *o)
     return take_out(o);
 }
 
+/* The gradient may have any floating type, but computes in x's. */
+static int grad_place(Operands *o)
+{
+    const Dtype arithmetic = o->t.dtype == F64 ? F64 : F32;
+    if (o->grad == NULL || (o->t.gdtype == F64) == (arithmetic == F64))
+        return 0;
+    PyArrayObject *copy = arithmetic_copy(o->grad, o->t.gdtype, arithmetic);
+    if (copy == NULL)
+        return -1;
+    Py_SETREF(o->grad, copy);
+    return take_grad(o);
+}
+
 int operands_place(Operands *o)
 {
     if (!o->writes)
         return 0;
+    if (grad_place(o) < 0)
+        return -1;
     if (!o->given)
         return make_out(o);
     const int x_moved = in_place(o) ? 0 : set_apart(o, &o->x);
@@ -166,22 +210,6 @@ int operands_place(Operands *o)
         return -1;
     const int where_moved = set_apart(o, &o->where);
     return where_moved < 0 || (where_moved && take_where(o) < 0) ? -1 : 0;
-}
-
-/* The core reads parameters as they lie: dense, and of the arithmetic type. */
-static PyArrayObject *arithmetic_copy(PyArrayObject *p, Dtype dtype, Dtype arithmetic)
-{
-    npy_intp n = PyArray_SIZE(p);
-    PyArrayObject *dense = (PyArrayObject *)PyArray_NewCopy(p, NPY_CORDER), *copy;
-    if (dense == NULL)
-        return NULL;
-    copy = (PyArrayObject *)PyArray_SimpleNew(1, &n, arithmetic == F64 ? NPY_DOUBLE : NPY_FLOAT);
-    if (copy)
-        vector_read(&(Vector){PyArray_BYTES(dense), n, PyArray_ITEMSIZE(dense), dtype,
-                              PyArray_ISBYTESWAPPED(dense)},
-                    arithmetic, PyArray_DATA(copy));
-    Py_DECREF(dense);
-    return copy;
 }
 
 int parameter_place(const Operands *o, const char *name, npy_intp n, PyArrayObject **array,

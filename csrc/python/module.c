@@ -19,10 +19,12 @@
 
 /* ---- signatures and docstrings, from normc/_docs.py ------------------------------------------ */
 
-static int signature_fill(Signature *s, PyObject *names, PyObject *defaults, int positional)
+static int signature_fill(Signature *s, PyObject *names, PyObject *defaults, int unnamed,
+                          int positional)
 {
     const Py_ssize_t count = PyTuple_GET_SIZE(names);
-    if (count > MAXARGS || PyTuple_GET_SIZE(defaults) != count || positional > count)
+    if (count > MAXARGS || PyTuple_GET_SIZE(defaults) != count || positional > count ||
+        unnamed > positional || unnamed < 0)
         return refuse(PyExc_ValueError, "a signature has other parameters than defaults");
     s->count = 0;
     for (int i = 0; i < count; i++) {
@@ -34,6 +36,7 @@ static int signature_fill(Signature *s, PyObject *names, PyObject *defaults, int
     Py_XSETREF(s->names, Py_NewRef(names));
     Py_XSETREF(s->defaults, Py_NewRef(defaults));
     s->count = (int)count;
+    s->unnamed = unnamed;
     s->positional = positional;
     return 0;
 }
@@ -56,15 +59,15 @@ static PyObject *define(PyObject *module, PyObject *args)
     State *state = PyModule_GetState(module);
     PyObject *names, *defaults, *doc;
     const char *name;
-    int positional, id = 0;
-    if (!PyArg_ParseTuple(args, "sO!O!iU:_define", &name, &PyTuple_Type, &names, &PyTuple_Type,
-                          &defaults, &positional, &doc))
+    int unnamed, positional, id = 0;
+    if (!PyArg_ParseTuple(args, "sO!O!iiU:_define", &name, &PyTuple_Type, &names, &PyTuple_Type,
+                          &defaults, &unnamed, &positional, &doc))
         return NULL;
     while (id < FUNCTIONS && strcmp(functions[id].ml_name, name) != 0)
         id++;
     if (id == FUNCTIONS && strcmp(name, "__call__") != 0)
         return PyErr_Format(PyExc_ValueError, "normc has no function %s", name);
-    if (signature_fill(&state->signatures[id], names, defaults, positional) < 0 ||
+    if (signature_fill(&state->signatures[id], names, defaults, unnamed, positional) < 0 ||
         (id < FUNCTIONS && document(&functions[id], doc) < 0))
         return NULL;
     Py_RETURN_NONE;
@@ -97,7 +100,7 @@ static PyObject *config(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(none))
 
 static PyMethodDef internals[] = {
     {"_define", define, METH_VARARGS,
-     "_define(name, names, defaults, positional, doc): gives a function its signature."},
+     "_define(name, names, defaults, unnamed, positional, doc): gives a function its signature."},
     {"_use_cpu", use_cpu, METH_O,
      "_use_cpu(name): at most this CPU capability; -> the one before."},
     {"_config", config, METH_NOARGS, "_config(): what the build and the machine are, as a dict."},
@@ -112,6 +115,7 @@ static const struct {
     [AXIS_ERROR] = {"numpy.exceptions", "AxisError"},
     [SHARES_MEMORY] = {"numpy", "shares_memory"},
     [MOMENTS] = {"normc._moments", "from_core"},
+    [MOMENT_ROWS] = {"normc._moments", "rows_of"},
     [REAL] = {"normc._convert", "real"},
     [INTEGER] = {"normc._convert", "integer"},
     [FLAG] = {"normc._convert", "flag"},

@@ -5,6 +5,8 @@
 
 typedef enum {
     TO_X,
+    TO_GRAD,
+    TO_MOMENTS,
     TO_WHERE,
     TO_OUT,
     TO_ARRAY,  /* read only */
@@ -28,6 +30,8 @@ struct Parameter {
 
 static const Parameter table[] = {
     {"x", TO_X, 0},
+    {"grad", TO_GRAD, 0},
+    {"moments", TO_MOMENTS, 0},
     {"where", TO_WHERE, 0},
     {"out", TO_OUT, 0},
     {"weight", TO_ARRAY, offsetof(Call, arrays[WEIGHT])},
@@ -68,7 +72,12 @@ static int convert(Call *c, const Parameter *p, PyObject *o)
     void *field = (char *)c + p->offset;
     switch (p->conversion) {
     case TO_X:
+        c->x = o;
         return x_convert(&c->o, o);
+    case TO_GRAD:
+        return grad_convert(&c->o, o);
+    case TO_MOMENTS:
+        return moments_convert(c, o);
     case TO_WHERE:
         c->takes_where = 1;
         return where_convert(&c->o, o);
@@ -114,5 +123,5 @@ int call_convert(Call *c, SignatureId id, const char *function, PyObject *const 
     for (int i = 0; i < s->count; i++)
         if (convert(c, s->parameters[i], values[i]) < 0)
             return -1;
-    return mask_convert(&c->o, values[0], c->takes_where);
+    return mask_convert(&c->o, c->x, c->takes_where);
 }

@@ -25,11 +25,11 @@ enum { MAXARGS = 16 };
 
 typedef struct Parameter Parameter; /* parameters.c: what a name means and how it is converted */
 
-/* Parameters in positional order: the first is positional-only, those from `positional` on are
- * keyword-only. names: a tuple of interned strings; defaults: a tuple, with Ellipsis where an
+/* Parameters in positional order: the first `unnamed` are positional-only, those from `positional`
+ * on keyword-only. names: a tuple of interned strings; defaults: a tuple, with Ellipsis where an
  * argument is required. Filled from normc/_docs.py. */
 typedef struct {
-    int count, positional;
+    int count, unnamed, positional;
     PyObject *names, *defaults;
     const Parameter *parameters[MAXARGS];
 } Signature;
@@ -39,6 +39,7 @@ enum {
     AXIS_ERROR,
     SHARES_MEMORY,
     MOMENTS,
+    MOMENT_ROWS,
     REAL,
     INTEGER,
     FLAG,
