@@ -42,11 +42,9 @@ static void back(const Drive *d, const ptrdiff_t at[STEPS], ptrdiff_t count, dou
     Fold f[TILE];
     Dot own[TILE], *dot = d->dots ? d->dots + at[STAT] * n : own;
     folds_of(d, at, count, m, f);
-    dots(w, at, count, f, dot, pitch);
+    dots(w, at, count, f, dot, pitch, sums, d->params);
     if (w->blended)
         return;
-    if (sums)
-        gather(w, at, count, f, sums, d->params);
     for (ptrdiff_t g = 0; g < count && !d->folds; g++)
         fold_dots(w, nth(w, at, g).at, dot + g * pitch, m[g].count, &f[g]);
     apply(w, at, count, f);
@@ -208,7 +206,7 @@ int norm_backward(Gradient *job)
     if (!failed && plan.groups * plan.runs * plan.n > 0) {
         const FpState saved = fp_enter();
         Drive d = {.w = &w, .moments = job->moments, .by = PARAM, .params = params};
-        failed = plan.vector ? by_chunk(&d, sums) : by_group(&d, job, sums);
+        failed = w.vector ? by_chunk(&d, sums) : by_group(&d, job, sums);
         fp_leave(saved);
         free(owned);
     }

@@ -176,8 +176,17 @@ void exact_group(const Work *w, const ptrdiff_t at[STEPS], const Fold *f)
     }
 }
 
+static void add_term(const Work *w, double *to, ptrdiff_t pitch, double term)
+{
+    double none = 0, *lo = w->t->dtype == F64 ? to + 2 * pitch : &none;
+    Two sum = {*to, *lo};
+    join(&sum, term);
+    *to = sum.hi;
+    *lo = sum.lo;
+}
+
 Dot exact_dot(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t first, ptrdiff_t nruns,
-              const Fold *f)
+              const Fold *f, double *sums, ptrdiff_t pitch)
 {
     const Fold s = scaled_fold(w, at, f);
     Two r = {0}, q = {0};
@@ -188,24 +197,10 @@ Dot exact_dot(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t first, ptrdiff
         const double t = w->vector ? e.g * parameter(w, w->weight, e.here[PARAM], 1) : e.g;
         join(&r, t);
         join(&q, t * e.xhat);
-    }
-    return (Dot){total(r), total(q)};
-}
-
-void exact_gather(const Work *w, const ptrdiff_t at[STEPS], const Fold *f, double *sums,
-                  ptrdiff_t pitch)
-{
-    const Fold s = scaled_fold(w, at, f);
-    for (ptrdiff_t i = 0; i < w->plan->runs * w->plan->n; i++) {
-        const Element e = normalised(w, at, i, &s);
-        const double terms[2] = {e.g * e.xhat, e.g};
-        for (int o = 0; o < 2 && e.included; o++) {
-            double *to = sums + o * pitch + e.here[PARAM], none = 0;
-            double *lo = w->t->dtype == F64 ? to + 2 * pitch : &none;
-            Two sum = {*to, *lo};
-            join(&sum, terms[o]);
-            *to = sum.hi;
-            *lo = sum.lo;
+        if (w->vector) {
+            add_term(w, sums + e.here[PARAM], pitch, e.g * e.xhat);
+            add_term(w, sums + pitch + e.here[PARAM], pitch, e.g);
         }
     }
+    return (Dot){total(r), total(q)};
 }

@@ -149,8 +149,8 @@ static int parameters_of(Work *w, ptrdiff_t n, void **owned)
     const Job *job = w->job;
     w->weight = job->weight;
     w->bias = job->bias;
-    w->vector = w->plan->vector && (job->weight || job->bias);
-    if (w->vector && !w->t->g && !(job->weight && job->bias)) {
+    w->vector = w->plan->vector && (job->weight || job->bias || job->t.g);
+    if (w->vector && !(job->weight && (job->bias || job->t.g))) {
         *owned = calloc((size_t)n, (size_t)arithsize(job->t.dtype));
         if (!*owned)
             return -1;

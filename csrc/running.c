@@ -36,20 +36,27 @@ static float round_to_odd(double x)
     return nearest;
 }
 
-/* But for the channels that keep what they have; batch NULL: none does. */
+/* At most CHUNK values, rounded once, to neighbours in native order. */
+static void round_chunk(Dtype dtype, const double *values, ptrdiff_t n, char *to)
+{
+    Chunk from;
+    for (ptrdiff_t i = 0; i < n; i++)
+        if (dtype == F64)
+            from.wide[i] = values[i];
+        else
+            from.narrow[i] = dtype == F32 ? (float)values[i] : round_to_odd(values[i]);
+    kernels(dtype)->unpack(to, itemsize(dtype), &from, n);
+}
+
+/* But for the channels that keep what they have. */
 static void write_chunk(const Vector *v, ptrdiff_t at, ptrdiff_t n, const double *values,
                         const ChannelStat *batch)
 {
     const ptrdiff_t size = itemsize(v->dtype);
-    Chunk from, to;
+    Chunk to;
+    round_chunk(v->dtype, values, n, to.bytes);
     for (ptrdiff_t i = 0; i < n; i++)
-        if (v->dtype == F64)
-            from.wide[i] = values[i];
-        else
-            from.narrow[i] = v->dtype == F32 ? (float)values[i] : round_to_odd(values[i]);
-    kernels(v->dtype)->unpack(to.bytes, size, &from, n);
-    for (ptrdiff_t i = 0; i < n; i++)
-        for (ptrdiff_t j = 0; j < size && !(batch && batch[at + i].keep); j++)
+        for (ptrdiff_t j = 0; j < size && !batch[at + i].keep; j++)
             v->data[(at + i) * v->step + j] = to.bytes[i * size + (v->swapped ? size - 1 - j : j)];
 }
 
@@ -74,11 +81,11 @@ void vector_read(const Vector *v, Dtype arithmetic, void *to)
     fp_leave(saved);
 }
 
-void vector_write(const Vector *v, const double *values)
+void round_values(const double *values, ptrdiff_t n, Dtype dtype, char *to)
 {
     const FpState saved = fp_enter();
-    for (ptrdiff_t at = 0; at < v->n; at += CHUNK)
-        write_chunk(v, at, chunk_size(v, at), values + at, NULL);
+    for (ptrdiff_t at = 0; at < n; at += CHUNK)
+        round_chunk(dtype, values + at, n - at < CHUNK ? n - at : CHUNK, to + at * itemsize(dtype));
     fp_leave(saved);
 }
 

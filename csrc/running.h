@@ -12,8 +12,8 @@ typedef struct {
 
 /* to[n], of the arithmetic type: doubles of F64, floats of the others. */
 void vector_read(const Vector *, Dtype arithmetic, void *to);
-/* Of n values, each rounded once. */
-void vector_write(const Vector *, const double *values);
+/* to[n], dense and native, each value rounded once. */
+void round_values(const double *values, ptrdiff_t n, Dtype, char *to);
 /* running = (1 - momentum) * running + momentum * batch, rounded once, but in channels to keep. */
 void running_update(const Vector *mean, const Vector *var, const ChannelStat *, double momentum);
 #endif

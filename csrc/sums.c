@@ -3,42 +3,47 @@
 #include "work.h"
 #include <stdint.h>
 
-/* What sums are taken about: k alone, or x - k against the gradient, in units of 1 / s. */
-typedef struct {
-    const double *k, *s;
-    const void *weight; /* of the runs' elements; NULL: none */
-} About;
+/* Of the elements of a run from its parameter on; NULL: the run has one weight. */
+static const void *weights(const Work *w, ptrdiff_t param)
+{
+    return w->vector ? parameters(w, w->weight, param) : NULL;
+}
 
 /* A block of each of an item's groups; a group's step is its runs in scratch, or in memory. */
-static void sum_rows(const Work *w, const Piece *c, const About *a, double *sums, double *included)
+static void sum_rows(const Work *w, const Piece *c, const double *k, const Weighing *by,
+                     ptrdiff_t param, double *sums, double *included)
 {
     const Plan *p = w->plan;
     const Tensors *t = w->t;
     const Loop *row = across(p), *run = &p->run[0];
-    const ptrdiff_t size = arithsize(t->dtype);
-    Walk x = {t->x + c->at[X] + c->run * run->step[X] + c->i * size, row->step[X], run->step[X]};
-    Walk g = {NULL, row->step[G], run->step[G]};
+    const ptrdiff_t size = arithsize(t->dtype),
+                    x_at = c->at[X] + c->run * run->step[X] + c->i * size;
+    const int alike = t->y && run->step[Y] == run->step[X] && row->step[Y] == row->step[X];
+    Walk x = {t->x + x_at, row->step[X], run->step[X]}, g = {t->g, row->step[G], run->step[G]};
     Scratch xs, gs;
     ptrdiff_t to = 0;
-    if (a->s && !p->pack)
-        g.at = t->g + c->at[G] + c->run * run->step[G] + c->i * size;
-    else if (t->y && !p->pack && run->step[Y] == run->step[X] && row->step[Y] == row->step[X])
-        to = (ptrdiff_t)((uintptr_t)(t->y + c->at[Y]) - (uintptr_t)(t->x + c->at[X]));
     if (p->pack) {
         x = g = (Walk){xs.bytes, c->runs * c->n * size, c->n * size};
-        move(w, IN, c, &xs, a->k, included);
+        move(w, IN, c, &xs, k, included);
         g.at = gs.bytes;
-        if (a->s)
+        if (by)
             move(w, GRAD, c, &gs, NULL, NULL);
+    } else {
+        if (alike)
+            to = (ptrdiff_t)((uintptr_t)(t->y + c->at[Y]) - (uintptr_t)(t->x + c->at[X]));
+        if (by)
+            g.at += c->at[G] + c->run * run->step[G] + c->i * size;
     }
-    if (a->s)
-        w->kernels->dots_rows(&x, &g, c->count, c->n, c->runs, a->k, a->s, a->weight, sums);
+    if (by)
+        w->kernels->dots_rows(&x, &g, c->count, c->n, c->runs, &by->about, weights(w, param),
+                              by->params ? by->params + param : NULL, by->pitch, sums, to);
     else
-        w->kernels->take_rows(x.at, x.step, c->count, c->n, x.run, c->runs, a->k, sums, to);
+        w->kernels->take_rows(x.at, x.step, c->count, c->n, x.run, c->runs, k, sums, to);
 }
 
 /* A block of columns, run by run in strips whose lines stay in cache while lanes are walked. */
-static void sum_cols(const Work *w, const Piece *c, const About *a, double *lanes, double *included)
+static void sum_cols(const Work *w, const Piece *c, const double *k, const Weighing *by,
+                     ptrdiff_t param, double *lanes, double *included)
 {
     const Plan *p = w->plan;
     const Tensors *t = w->t;
@@ -48,34 +53,37 @@ static void sum_cols(const Work *w, const Piece *c, const About *a, double *lane
     for (ptrdiff_t run = c->run; run < c->run + c->runs; run++)
         for (ptrdiff_t i = c->i; i < end; i += strip) {
             const Piece s = {c->at, width, run, 1, i, end - i < strip ? end - i : strip};
-            const void *weight = parameters(w, a->weight, i - c->i);
+            const ptrdiff_t here_param = param + i - c->i;
             ptrdiff_t here[STEPS];
             memcpy(here, c->at, sizeof here);
             locate(p->run, p->nrun, run, here);
-            locate(p->inner, 1, i, here);
+            locate(p->inner, p->ninner, i, here);
             Walk x = {t->x + here[X], p->inner[0].step[X], 0};
-            Walk g = {t->g ? t->g + here[G] : NULL, p->inner[0].step[G], 0};
+            Walk g = {t->g, p->inner[0].step[G], 0};
             if (p->pack) {
                 x = g = (Walk){xs.bytes, width * size, 0};
-                move(w, IN, &s, &xs, a->k, included);
+                move(w, IN, &s, &xs, k, included);
                 g.at = gs.bytes;
-                if (a->s)
+                if (by)
                     move(w, GRAD, &s, &gs, NULL, NULL);
+            } else if (by) {
+                g.at += here[G];
             }
-            if (a->s)
-                w->kernels->dots_cols(&x, &g, s.n, width, a->k, a->s, weight, lanes);
+            if (by)
+                w->kernels->dots_cols(&x, &g, s.n, width, &by->about, weights(w, here_param),
+                                      by->params ? by->params + here_param : NULL, by->pitch,
+                                      lanes);
             else
-                w->kernels->take_cols(x.at, x.step, s.n, width, a->k, lanes);
+                w->kernels->take_cols(x.at, x.step, s.n, width, k, lanes);
         }
 }
 
 /* Where a weight runs along the elements, a block is of one run. */
 void sums(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, ptrdiff_t first,
-          ptrdiff_t nruns, const double *k, const double *s, Sums *to)
+          ptrdiff_t nruns, const double *k, const Weighing *by, Sums *to)
 {
     const Plan *p = w->plan;
-    const int weighs = s && w->vector;
-    const ptrdiff_t per = weighs ? 1 : p->per, last = first + nruns;
+    const ptrdiff_t per = by && p->vector ? 1 : p->per, last = first + nruns;
     _Alignas(64) double lanes[2 * LANES * TILE], block[2 * TILE], included[TILE];
     if (p->form == COLS)
         memset(lanes, 0, sizeof lanes);
@@ -89,14 +97,15 @@ void sums(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, ptrdiff_t f
                             n = p->n - i < p->block ? p->n - i : p->block;
             const Piece c = {at, count, run, runs, i, n};
             ptrdiff_t here[STEPS] = {[PARAM] = at[PARAM]};
-            if (weighs)
+            if (by && p->vector) {
                 locate(p->run, p->nrun, run, here);
-            const About a = {k, s, weighs ? parameters(w, w->weight, here[PARAM] + i) : NULL};
+                here[PARAM] += i;
+            }
             if (p->form == COLS) {
-                sum_cols(w, &c, &a, lanes, included);
+                sum_cols(w, &c, k, by, here[PARAM], lanes, included);
                 w->kernels->fold_cols(lanes, count, block);
             } else {
-                sum_rows(w, &c, &a, block, included);
+                sum_rows(w, &c, k, by, here[PARAM], block, included);
             }
             for (ptrdiff_t g = 0; g < count; g++) {
                 join(&to[g].r, block[g]);

@@ -145,15 +145,23 @@ typedef enum { IN, GRAD, OUT } Direction;
 void move(const Work *, Direction, const Piece *, void *scratch, const double *fill,
           double *included);
 
+/* How a gradient is summed: about what, and, where weights run along the elements, into which sums
+ * of theirs. */
+typedef struct {
+    Deviations about;
+    double *params;
+    ptrdiff_t pitch;
+} Weighing;
+
 /* sums.c: of `nruns` runs from `first` on of each of an item's groups: the included elements, and
- * sum d and sum d * d, d = x - k; or, with s, as kernel dots_rows has it, sum t and sum t * d. In
- * COLS k and s are there for a whole number of LANES. */
+ * sum d and sum d * d, d = x - k; or the sums of kernel dots_rows. In COLS what they are about is
+ * there for a whole number of LANES. */
 typedef struct {
     double count;
     Two r, q;
 } Sums;
 void sums(const Work *, const ptrdiff_t at[STEPS], ptrdiff_t count, ptrdiff_t first,
-          ptrdiff_t nruns, const double *k, const double *s, Sums *);
+          ptrdiff_t nruns, const double *k, const Weighing *, Sums *);
 
 /* moments.c: the moments of an item's groups. */
 void take(const Work *, const ptrdiff_t at[STEPS], ptrdiff_t count, Moment *);
@@ -166,9 +174,10 @@ typedef struct {
     double r, q;
 } Dot;
 ptrdiff_t units(const Work *);
-/* d[g * pitch + unit] of an item's groups. */
+/* d[g * step + unit] of an item's groups. sums: where weights run along the elements, the same for
+ * each of them, rows of `pitch` as kernel dots_rows has them. */
 void dots(const Work *, const ptrdiff_t at[STEPS], ptrdiff_t count, const Fold *, Dot *d,
-          ptrdiff_t pitch);
+          ptrdiff_t step, double *sums, ptrdiff_t pitch);
 /* What dx takes of the dots, into the fold; count: elements of the group. */
 void fold_dots(const Work *, const ptrdiff_t at[STEPS], const Dot *, double count, Fold *);
 /* Can the arithmetic type carry mean and slope? */
@@ -177,11 +186,6 @@ static inline int dx_carries(const Work *w, const Fold *f)
     const double most = limits(w).most;
     return fabs(f->mean) <= most && fabs(f->slope * f->rstd) <= most;
 }
-/* The same sums for each of the parameters along an item's groups: rows of `pitch`, as kernel
- * params_rows has them. */
-void gather(const Work *, const ptrdiff_t at[STEPS], ptrdiff_t count, const Fold *, double *sums,
-            ptrdiff_t pitch);
-
 /* Statistics of N x C groups, in the order of Moments: group (n, c) is n * instance_step + c *
  * channel_step. BatchNorm has one instance. */
 typedef struct {
@@ -214,9 +218,7 @@ Moment exact_moment(const Work *, const ptrdiff_t at[STEPS]);
 int scaled_moments(const Work *, Moment *);
 void exact_group(const Work *, const ptrdiff_t at[STEPS], const Fold *);
 Dot exact_dot(const Work *, const ptrdiff_t at[STEPS], ptrdiff_t first, ptrdiff_t nruns,
-              const Fold *);
-void exact_gather(const Work *, const ptrdiff_t at[STEPS], const Fold *, double *sums,
-                  ptrdiff_t pitch);
+              const Fold *, double *sums, ptrdiff_t pitch);
 /* Element i, in shape order, of the group at `at`: its place and value; is it included? */
 int element(const Work *, const ptrdiff_t at[STEPS], ptrdiff_t i, ptrdiff_t here[STEPS], double *x);
 #endif

@@ -191,8 +191,10 @@ def rows_of(moments, about):
         raise TypeError(f"moments must be Moments, not {type(moments).__name__}")
     if moments.about != about:
         raise ValueError(f"moments must be about {about}, but are about {moments.about}")
-    fields = moments.count, moments.mean, moments.mean_lo, moments.m2
-    return np.stack([np.asarray(field, np.float64) for field in fields], axis=-1)
+    rows = np.empty((*moments.shape, 4))
+    for i, field in enumerate((moments.count, moments.mean, moments.mean_lo, moments.m2)):
+        rows[..., i] = field
+    return rows
 
 
 def _two_sum(a, b):

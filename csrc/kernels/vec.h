@@ -96,13 +96,25 @@ INLINE vd widen_part_f32(const float *p, ptrdiff_t m)
 #endif
 }
 
-/* q + v * v where the product is exact, so that fusing changes no bit. */
-INLINE vd add_exact_square(vd q, vd v)
+/* q + a * b where the product is exact, so that fusing changes no bit. */
+INLINE vd add_exact(vd q, vd a, vd b)
 {
 #ifdef __FMA__
-    return (vd)_mm256_fmadd_pd((__m256d)v, (__m256d)v, (__m256d)q);
+    return (vd)_mm256_fmadd_pd((__m256d)a, (__m256d)b, (__m256d)q);
 #else
-    return q + v * v;
+    return q + a * b;
+#endif
+}
+
+/* a + b, by the units that multiply: where conversions fill those that add. */
+INLINE vd add_fused(vd a, vd b)
+{
+#ifdef __FMA__
+    vd one = {1, 1, 1, 1};
+    __asm__("" : "+x"(one)); /* else it would become an addition again */
+    return (vd)_mm256_fmadd_pd((__m256d)a, (__m256d)one, (__m256d)b);
+#else
+    return a + b;
 #endif
 }
 

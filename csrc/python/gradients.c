@@ -62,9 +62,7 @@ static PyObject *rounded(const Like *l, const double *values)
     PyArrayObject *array = (PyArrayObject *)PyArray_SimpleNewFromDescr(
         l->ndim, l->shape, PyArray_DescrFromType(l->type));
     if (array)
-        vector_write(&(Vector){PyArray_BYTES(array), PyArray_SIZE(array), PyArray_ITEMSIZE(array),
-                               (Dtype)dtype_of(array), 0},
-                     values);
+        round_values(values, PyArray_SIZE(array), (Dtype)dtype_of(array), PyArray_BYTES(array));
     return (PyObject *)array;
 }
 
@@ -87,6 +85,7 @@ PyObject *gradient(Call *c)
     const Like weight = like_weight(c);
     Gradient g = {.dweight = NULL};
     PyObject *result = NULL;
+    c->job.t = c->o.t;
     if (moments_take(c, &g.moments) < 0 || job_place(c) < 0)
         return NULL;
     g.job = c->job;
