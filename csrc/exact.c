@@ -114,6 +114,8 @@ int scaled_moments(const Work *w, Moment *m)
 static Fold scaled_fold(const Work *w, const ptrdiff_t at[STEPS], const Fold *f)
 {
     const Job *job = w->job;
+    if (f->rstd != f->rstd)
+        return *f;
     if (w->t->dtype != F64 || job->given_mean || job->kind == SWITCHABLE) {
         const int e = fabs(f->hi) > 0x1p1000 ? 2 : 0; /* x - hi stays finite */
         return (Fold){.hi = ldexp(f->hi, -e),
