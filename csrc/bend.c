@@ -1,4 +1,5 @@
-/* ReLU, LeakyReLU, PReLU: no statistics, so any order of the axes will do. */
+/* ReLU, LeakyReLU, PReLU: no statistics, so any order of the axes will do; but for the slopes'
+ * gradient. */
 #include "cpu.h"
 #include "threads.h"
 #include "work.h"
@@ -8,45 +9,64 @@ enum { PIECE = 1 << 16 }; /* elements of an item */
 typedef struct {
     Work w;
     const Bend *b;
+    double *dslope;
 } Bending;
+
+/* n elements from `at` on, in memory or in scratch. */
+static void bend_piece(const Bending *k, const ptrdiff_t at[STEPS], const void *x, const void *g,
+                       void *y, ptrdiff_t n)
+{
+    const void *slope = parameters(&k->w, k->b->slope, at[PARAM]);
+    const int along = across(k->w.plan)->step[PARAM] != 0;
+    if (k->w.t->g)
+        k->w.kernels->bend_dx_rows(x, g, y, n, k->b->floor == 0, slope, along);
+    else
+        k->w.kernels->bend_rows(x, y, n, k->b->floor, slope, along);
+}
 
 static void bend_item(void *context, ptrdiff_t item)
 {
     const Bending *k = context;
-    const Plan *p = k->w.plan;
     const Tensors *t = k->w.t;
     ptrdiff_t at[STEPS];
-    const ptrdiff_t total = item_groups(&k->w, item, at), piece = p->pack ? BLOCK : total;
-    const int along = across(p)->step[PARAM] != 0;
-    Scratch scratch;
-    for (ptrdiff_t i = 0; i < total; i += piece) {
-        const ptrdiff_t n = total - i < piece ? total - i : piece;
-        const void *slope = parameters(&k->w, k->b->slope, at[PARAM]);
-        if (!p->pack) {
-            k->w.kernels->bend_rows(t->x + at[X], t->y + at[Y], n, k->b->floor, slope, along);
-            return;
-        }
-        const Piece c = {at, n, 0, 1, 0, 1};
-        move(&k->w, IN, &c, &scratch, NULL, NULL);
-        k->w.kernels->bend_rows(&scratch, &scratch, n, k->b->floor, slope, along);
-        move(&k->w, OUT, &c, &scratch, NULL, NULL);
-        locate(across(p), 1, n, at);
+    const ptrdiff_t total = item_groups(&k->w, item, at);
+    Scratch x, g;
+    if (!k->w.plan->pack) {
+        bend_piece(k, at, t->x + at[X], t->g ? t->g + at[G] : NULL, t->y + at[Y], total);
+        return;
     }
+    for (ptrdiff_t i = 0; i < total; i += BLOCK) {
+        const ptrdiff_t n = total - i < BLOCK ? total - i : BLOCK;
+        const Piece c = {at, n, 0, 1, 0, 1};
+        move(&k->w, IN, &c, &x, NULL, NULL);
+        if (t->g)
+            move(&k->w, GRAD, &c, &g, NULL, NULL);
+        bend_piece(k, at, &x, &g, &x, n);
+        move(&k->w, OUT, &c, &x, NULL, NULL);
+        locate(across(k->w.plan), 1, n, at);
+    }
+}
+
+static void bend_plan(const Bend *b, Work *w, Plan *plan, int sums)
+{
+    Loop axes[MAXLOOPS];
+    char shared[MAXLOOPS];
+    const Tensors *t = &b->t;
+    *w = (Work){.t = t, .plan = plan, .kernels = kernels(t->dtype)};
+    for (int i = 0; i < t->ndim; i++) {
+        axes[i] = axis_loop(t, i);
+        axes[i].step[PARAM] = b->nslope > 1 && i == b->axis;
+        shared[i] = (char)(sums && !axes[i].step[PARAM]);
+    }
+    plan_make(plan, t->ndim, axes, shared, t, !sums);
 }
 
 int bend_forward(const Bend *b)
 {
-    Loop axes[MAXLOOPS];
-    char shared[MAXLOOPS] = {0};
-    const Tensors *t = &b->t;
     Plan plan;
-    Bending k = {.w = {.t = t, .plan = &plan, .kernels = kernels(t->dtype)}, .b = b};
-    for (int i = 0; i < t->ndim; i++) {
-        axes[i] = axis_loop(t, i);
-        axes[i].step[PARAM] = b->nslope > 1 && i == b->axis;
-    }
-    plan_make(&plan, t->ndim, axes, shared, t, 1);
-    plan_columns(&plan, t);
+    Bending k = {.b = b};
+    bend_plan(b, &k.w, &plan, 0);
+    plan_columns(&plan, &b->t);
     if (plan.groups == 0)
         return 0;
     make_items(&k.w, PIECE);
@@ -54,4 +74,69 @@ int bend_forward(const Bend *b)
     parallel(k.w.items, bend_item, &k);
     fp_leave(saved);
     return 0;
+}
+
+/* What is positive takes no part. */
+static void drop_f32(float *x, float *g, ptrdiff_t n)
+{
+    for (ptrdiff_t i = 0; i < n; i++) {
+        g[i] = x[i] > 0 ? 0 : g[i];
+        x[i] = x[i] > 0 ? 0 : x[i];
+    }
+}
+
+static void drop_f64(double *x, double *g, ptrdiff_t n)
+{
+    for (ptrdiff_t i = 0; i < n; i++) {
+        g[i] = x[i] > 0 ? 0 : g[i];
+        x[i] = x[i] > 0 ? 0 : x[i];
+    }
+}
+
+/* sum g * x where x is not positive, of what shares one slope. */
+static void slope_item(void *context, ptrdiff_t group)
+{
+    const Bending *k = context;
+    const Work *w = &k->w;
+    const Plan *p = w->plan;
+    const double zero = 0, one = 1;
+    ptrdiff_t at[STEPS] = {0};
+    Scratch x, g;
+    Two total_of = {0};
+    locate(p->kept, p->nkept, group, at);
+    for (ptrdiff_t run = 0; run < p->runs; run += p->per)
+        for (ptrdiff_t i = 0; i < p->n; i += p->block) {
+            const ptrdiff_t runs = p->runs - run < p->per ? p->runs - run : p->per,
+                            n = p->n - i < p->block ? p->n - i : p->block;
+            const Piece c = {at, 1, run, runs, i, n};
+            double sums[2 * TILE];
+            move(w, IN, &c, &x, NULL, NULL);
+            move(w, GRAD, &c, &g, NULL, NULL);
+            if (w->t->dtype == F64)
+                drop_f64(x.f64, g.f64, runs * n);
+            else
+                drop_f32(x.f32, g.f32, runs * n);
+            const Walk xs = {x.bytes, 0, n * arithsize(w->t->dtype)};
+            const Walk gs = {g.bytes, 0, xs.run};
+            w->kernels->dots_rows(&xs, &gs, 1, n, runs, &(Deviations){&zero, &zero, &one}, NULL,
+                                  NULL, 0, sums, 0);
+            join(&total_of, sums[TILE]);
+        }
+    k->dslope[at[PARAM]] = total(total_of);
+}
+
+int bend_backward(const Bend *b, double *dslope)
+{
+    Plan plan;
+    Bending k = {.b = b, .dslope = dslope};
+    for (ptrdiff_t i = 0; dslope && i < b->nslope; i++)
+        dslope[i] = 0;
+    bend_plan(b, &k.w, &plan, 1);
+    if (dslope && plan.groups * plan.runs * plan.n > 0) {
+        plan.form = ROWS; /* how pieces are packed */
+        const FpState saved = fp_enter();
+        parallel(plan.groups, slope_item, &k);
+        fp_leave(saved);
+    }
+    return bend_forward(b);
 }

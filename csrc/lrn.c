@@ -3,8 +3,8 @@
  * go through a ring of as many rows as the window has. */
 #include "cpu.h"
 #include "elementary.h"
+#include "lrn.h"
 #include "threads.h"
-#include "work.h"
 #include <math.h>
 #include <stdlib.h>
 
@@ -38,32 +38,56 @@ static int carried(const Lrn *l, const void *const *window, ptrdiff_t size, ptrd
     return s > LRN_LOW_f32 && s < LRN_HIGH_f32;
 }
 
-/* What the kernel could not carry, in double: any beta, any magnitude. The larger of k and
- * alpha * x^2 is scaled to about 1 by a power of two, alpha = m * 2^(2 q). */
+static double value_f32(const void *row, ptrdiff_t i)
+{
+    return ((const float *)row)[i];
+}
+
+static double value_f64(const void *row, ptrdiff_t i)
+{
+    return ((const double *)row)[i];
+}
+
+/* The larger of k and alpha * x^2 is scaled to about 1 by a power of two, alpha = m * 2^(2 q). */
+Scaled lrn_scaled(const Window *job, double alpha, double (*value)(const void *, ptrdiff_t),
+                  const void *const *window, ptrdiff_t size, ptrdiff_t i)
+{
+    int of_alpha, of_k, of_x;
+    double most = 0, sum = 0;
+    (void)frexp(alpha, &of_alpha);
+    (void)frexp(job->k, &of_k);
+    const int q = of_alpha / 2;
+    for (ptrdiff_t j = 0; j < size; j++)
+        most = fmax(most, fabs(value(window[j], i)));
+    (void)frexp(most < INFINITY ? most : 1, &of_x);
+    const int alone = (alpha == 0 && most < INFINITY) || most == 0; /* k is all there is */
+    const int e = alone || (job->k != 0 && of_k / 2 > of_x + q) ? of_k / 2 : of_x + q;
+    for (ptrdiff_t j = 0; j < size && !alone; j++) {
+        const double v = ldexp(value(window[j], i), q - e);
+        sum += v * v;
+    }
+    return (Scaled){ldexp(job->k, -2 * e) + ldexp(alpha, -2 * q) * sum, e};
+}
+
+/* What the kernel could not carry, in double: any beta, any magnitude. */
 static void wide_row(const Lrn *l, const void *x, void *y, ptrdiff_t n, const void *const *window,
                      ptrdiff_t size)
 {
-    const Window *job = l->job;
-    int of_alpha, of_k, of_x;
-    (void)frexp(l->alpha, &of_alpha);
-    (void)frexp(job->k, &of_k);
-    const int q = of_alpha / 2;
     for (ptrdiff_t i = 0; i < n; i++) {
-        double most = 0, sum = 0;
         if (carried(l, window, size, i))
             continue;
-        for (ptrdiff_t j = 0; j < size; j++)
-            most = fmax(most, fabs(get(&l->w, window[j], i)));
-        (void)frexp(most < INFINITY ? most : 1, &of_x);
-        const int alone = (l->alpha == 0 && most < INFINITY) || most == 0; /* k is all there is */
-        const int e = alone || (job->k != 0 && of_k / 2 > of_x + q) ? of_k / 2 : of_x + q;
-        for (ptrdiff_t j = 0; j < size && !alone; j++) {
-            const double v = ldexp(get(&l->w, window[j], i), q - e);
-            sum += v * v;
-        }
-        const double s = ldexp(job->k, -2 * e) + ldexp(l->alpha, -2 * q) * sum;
-        put(&l->w, y, i, norm_pow(get(&l->w, x, i), s, 2 * e, -job->beta));
+        const Scaled s = lrn_scaled(l->job, l->alpha, l->w.t->dtype == F64 ? value_f64 : value_f32,
+                                    window, size, i);
+        put(&l->w, y, i, norm_pow(get(&l->w, x, i), s.m, 2 * s.e, -l->job->beta));
     }
+}
+
+ptrdiff_t lrn_window(ptrdiff_t c, ptrdiff_t before, ptrdiff_t size, ptrdiff_t channels,
+                     ptrdiff_t *first)
+{
+    const ptrdiff_t room = channels - (c - before);
+    *first = c < before ? 0 : c - before;
+    return room > size ? c - before + size : channels;
 }
 
 /* The row of channel c, all rows of its window at hand. */
@@ -72,9 +96,8 @@ static void one_row(const Lrn *l, const ptrdiff_t at[STEPS], ptrdiff_t c, ptrdif
 {
     const Window *job = l->job;
     const Plan *p = l->w.plan;
-    const ptrdiff_t from = c < job->before ? 0 : c - job->before;
-    const ptrdiff_t room = p->n - (c - job->before),
-                    end = room > job->size ? c - job->before + job->size : p->n;
+    ptrdiff_t from;
+    const ptrdiff_t end = lrn_window(c, job->before, job->size, p->n, &from);
     const void *x = l->rows[c % l->slots], **window = l->rows + l->slots;
     ptrdiff_t here[STEPS] = {[Y] = at[Y]};
     int wide = l->power == POW_OTHER;
@@ -114,8 +137,7 @@ static void lrn_item(void *context, ptrdiff_t item)
     }
 }
 
-/* Where nothing cancels and nothing underflows, the type itself will do. */
-static Power power_of(const Window *job, double alpha)
+Power lrn_power(const Window *job, double alpha)
 {
     if (!(job->k >= 0 && (alpha == 0 || (alpha > 0x1p-60 && alpha < 0x1p10))))
         return POW_OTHER;
@@ -125,25 +147,32 @@ static Power power_of(const Window *job, double alpha)
                               : POW_OTHER;
 }
 
-int lrn_forward(const Window *job)
+void lrn_plan(const Window *job, Work *w, Plan *plan)
 {
-    enum { WIDTH = 1024, RING = 1 << 18 };
     Loop axes[MAXLOOPS];
     char shared[MAXLOOPS];
     const Tensors *t = &job->t;
-    Plan plan;
-    Lrn l = {.w = {.t = t, .plan = &plan, .kernels = kernels(t->dtype)}, .job = job};
+    *w = (Work){.t = t, .plan = plan, .kernels = kernels(t->dtype)};
     for (int i = 0; i < t->ndim; i++) {
         axes[i] = axis_loop(t, i);
         shared[i] = i == job->axis;
     }
-    plan_make(&plan, t->ndim, axes, shared, t, 1);
-    plan_columns(&plan, t);
+    plan_make(plan, t->ndim, axes, shared, t, 1);
+    plan_columns(plan, t);
+}
+
+int lrn_forward(const Window *job)
+{
+    enum { WIDTH = 1024, RING = 1 << 18 };
+    const Tensors *t = &job->t;
+    Plan plan;
+    Lrn l = {.job = job};
+    lrn_plan(job, &l.w, &plan);
     if (plan.groups * plan.runs * plan.n == 0)
         return 0;
     const FpState saved = fp_enter();
     l.alpha = job->alpha / (double)job->size;
-    l.power = power_of(job, l.alpha);
+    l.power = lrn_power(job, l.alpha);
     l.slots = job->size < plan.n ? job->size : plan.n;
     const ptrdiff_t width = RING / arithsize(t->dtype) / l.slots / LANES * LANES;
     make_items(&l.w, width < LANES ? LANES : width > WIDTH ? WIDTH : width);

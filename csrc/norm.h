@@ -75,6 +75,9 @@ typedef struct {
     const void *slope; /* arithmetic type, contiguous */
 } Bend;
 int bend_forward(const Bend *);
+/* dx = x > 0 ? g : g * slope; floor 0 (ReLU): x <= 0 ? 0 : g. dslope[nslope], or NULL: sum of g * x
+ * where x is not positive. */
+int bend_backward(const Bend *, double *dslope);
 
 /* y = x / (k + alpha / size * sum of x^2 over channels c - before .. c - before + size - 1)^beta */
 typedef struct {
@@ -84,4 +87,5 @@ typedef struct {
     double alpha, beta, k;
 } Window;
 int lrn_forward(const Window *);
+int lrn_backward(const Window *);
 #endif

@@ -10,15 +10,18 @@ from . import _config, _core, _docs
 from ._config import show_config
 from ._core import (batch_norm, batch_norm_backward, group_norm, group_norm_backward,
                     instance_norm, instance_norm_backward, layer_norm, layer_norm_backward,
-                    leaky_relu, local_response_norm, moments, prelu, relu, rms_norm,
-                    rms_norm_backward, standardize, switchable_norm, switchable_norm_backward)
+                    leaky_relu, leaky_relu_backward, local_response_norm,
+                    local_response_norm_backward, moments, prelu, prelu_backward, relu,
+                    relu_backward, rms_norm, rms_norm_backward, standardize, switchable_norm,
+                    switchable_norm_backward)
 from ._layers import BatchNorm, BatchNorm1d, BatchNorm2d, BatchNorm3d, decay
 from ._moments import Moments
 
 __all__ = ["BatchNorm", "BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "Moments", "batch_norm",
            "batch_norm_backward", "decay", "group_norm", "group_norm_backward", "instance_norm",
            "instance_norm_backward", "layer_norm", "layer_norm_backward", "leaky_relu",
-           "local_response_norm", "moments", "prelu", "relu", "rms_norm", "rms_norm_backward",
+           "leaky_relu_backward", "local_response_norm", "local_response_norm_backward", "moments",
+           "prelu", "prelu_backward", "relu", "relu_backward", "rms_norm", "rms_norm_backward",
            "show_config", "standardize", "switchable_norm", "switchable_norm_backward"]
 __version__ = _core.__version__
 

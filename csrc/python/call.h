@@ -56,6 +56,13 @@ int vector_take(const Call *, int which, npy_intp n, Vector *);
 int job_place(Call *);
 /* The same, and computes. The running statistics stay as they are. */
 int norm_compute(Call *);
+/* A new array like a parameter: its shape and dtype. */
+typedef struct {
+    int ndim, type;
+    npy_intp shape[MAXD];
+} Like;
+Like like(PyArrayObject *);
+PyObject *rounded(const Like *, const double *values);
 /* gradients.c: the forward's Moments, as the core's rows; the gradients of a norm. */
 int moments_convert(Call *, PyObject *);
 PyObject *gradient(Call *);

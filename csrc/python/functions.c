@@ -145,12 +145,13 @@ static int slopes_check(Call *c)
                         c->bend.nslope, channels);
 }
 
-static PyObject *bend(Call *c, double floor)
+/* dslope: of prelu_backward, else NULL. */
+static PyObject *bend(Call *c, double floor, double *dslope)
 {
     c->bend.t = c->o.t;
     c->bend.floor = floor;
     PyThreadState *thread = release_gil(&c->o);
-    const int failed = bend_forward(&c->bend);
+    const int failed = c->o.grad ? bend_backward(&c->bend, dslope) : bend_forward(&c->bend);
     restore_gil(thread);
     return failed ? PyErr_NoMemory() : Py_NewRef(c->o.result);
 }
@@ -165,7 +166,7 @@ static PyObject *bend_evenly(Call *c, double floor, double slope)
         return NULL;
     c->bend.nslope = 1;
     c->bend.slope = c->o.t.dtype == F64 ? (const void *)&slope : (const void *)&narrow;
-    return bend(c, floor);
+    return bend(c, floor, NULL);
 }
 
 static PyObject *rectify(Call *c)
@@ -180,10 +181,17 @@ static PyObject *leak(Call *c)
 
 static PyObject *bend_channels(Call *c)
 {
+    const Like weight = like(c->arrays[WEIGHT]);
     if (operands_place(&c->o) < 0 ||
         parameter_place(&c->o, "weight", c->bend.nslope, &c->arrays[WEIGHT], &c->bend.slope) < 0)
         return NULL;
-    return bend(c, -INFINITY);
+    if (c->o.grad == NULL)
+        return bend(c, -INFINITY, NULL);
+    double *dslope = PyMem_New(double, c->bend.nslope);
+    PyObject *dx = dslope ? bend(c, -INFINITY, dslope) : PyErr_NoMemory();
+    PyObject *result = dx ? Py_BuildValue("NN", dx, rounded(&weight, dslope)) : NULL;
+    PyMem_Free(dslope);
+    return result;
 }
 
 static int window_check(Call *c)
@@ -205,7 +213,7 @@ static PyObject *respond(Call *c)
         return NULL;
     c->window.t = c->o.t;
     PyThreadState *thread = release_gil(&c->o);
-    const int failed = lrn_forward(&c->window);
+    const int failed = c->o.grad ? lrn_backward(&c->window) : lrn_forward(&c->window);
     restore_gil(thread);
     return failed ? PyErr_NoMemory() : Py_NewRef(c->o.result);
 }

@@ -32,13 +32,7 @@ static int moments_take(Call *c, const Moment **rows)
     return 0;
 }
 
-/* A new array of what the parameter is: its shape and dtype; or, of none, of these. */
-typedef struct {
-    int ndim, type;
-    npy_intp shape[MAXD];
-} Like;
-
-static Like like(PyArrayObject *array)
+Like like(PyArrayObject *array)
 {
     Like l = {.ndim = PyArray_NDIM(array), .type = PyArray_TYPE(array)};
     for (int i = 0; i < l.ndim; i++)
@@ -46,6 +40,7 @@ static Like like(PyArrayObject *array)
     return l;
 }
 
+/* Of no weight: the shape it would have, float32 or float64. */
 static Like like_weight(const Call *c)
 {
     Like l = {.type = c->o.t.dtype == F64 ? NPY_DOUBLE : NPY_FLOAT};
@@ -57,7 +52,7 @@ static Like like_weight(const Call *c)
     return l;
 }
 
-static PyObject *rounded(const Like *l, const double *values)
+PyObject *rounded(const Like *l, const double *values)
 {
     PyArrayObject *array = (PyArrayObject *)PyArray_SimpleNewFromDescr(
         l->ndim, l->shape, PyArray_DescrFromType(l->type));
