@@ -76,20 +76,18 @@ int bend_forward(const Bend *b)
     return 0;
 }
 
-/* What is positive takes no part. */
-static void drop_f32(float *x, float *g, ptrdiff_t n)
+/* What is positive takes no part; as bits, since signs would mislead a branch. */
+static void drop_positive(Dtype t, Scratch *restrict x, Scratch *restrict g, ptrdiff_t n)
 {
-    for (ptrdiff_t i = 0; i < n; i++) {
-        g[i] = x[i] > 0 ? 0 : g[i];
-        x[i] = x[i] > 0 ? 0 : x[i];
+    for (ptrdiff_t i = 0; t == F64 && i < n; i++) {
+        const uint64_t keep = (uint64_t)(x->f64[i] > 0) - 1;
+        x->u64[i] &= keep;
+        g->u64[i] &= keep;
     }
-}
-
-static void drop_f64(double *x, double *g, ptrdiff_t n)
-{
-    for (ptrdiff_t i = 0; i < n; i++) {
-        g[i] = x[i] > 0 ? 0 : g[i];
-        x[i] = x[i] > 0 ? 0 : x[i];
+    for (ptrdiff_t i = 0; t != F64 && i < n; i++) {
+        const uint32_t keep = (uint32_t)(x->f32[i] > 0) - 1;
+        x->u32[i] &= keep;
+        g->u32[i] &= keep;
     }
 }
 
@@ -112,10 +110,7 @@ static void slope_item(void *context, ptrdiff_t group)
             double sums[2 * TILE];
             move(w, IN, &c, &x, NULL, NULL);
             move(w, GRAD, &c, &g, NULL, NULL);
-            if (w->t->dtype == F64)
-                drop_f64(x.f64, g.f64, runs * n);
-            else
-                drop_f32(x.f32, g.f32, runs * n);
+            drop_positive(w->t->dtype, &x, &g, runs * n);
             const Walk xs = {x.bytes, 0, n * arithsize(w->t->dtype)};
             const Walk gs = {g.bytes, 0, xs.run};
             w->kernels->dots_rows(&xs, &gs, 1, n, runs, &(Deviations){&zero, &zero, &one}, NULL,

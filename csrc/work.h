@@ -9,6 +9,7 @@
 #include "norm.h"
 #include "plan.h"
 #include <math.h>
+#include <stdint.h>
 #include <string.h>
 
 typedef struct {
@@ -103,6 +104,8 @@ static inline Place nth(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t g)
 typedef union {
     _Alignas(64) float f32[BLOCK];
     double f64[BLOCK];
+    uint32_t u32[BLOCK];
+    uint64_t u64[BLOCK];
     char bytes[8 * BLOCK];
 } Scratch;
 
