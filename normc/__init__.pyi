@@ -64,6 +64,47 @@ def leaky_relu(
 def prelu(
     x: ArrayLike, /, weight: ArrayLike, *, axis: SupportsIndex = 1,
     out: _Array | None = None) -> _Array: ...
+def batch_norm_backward(
+    grad: ArrayLike, x: ArrayLike, /, weight: ArrayLike | None = None, *,
+    eps: SupportsFloat = 1e-05, axis: SupportsIndex = 1, moments: Moments | None = None,
+    running_mean: _Array | None = None, running_var: _Array | None = None,
+    where: _Mask | None = None) -> tuple[_Array, _Array, _Array]: ...
+def instance_norm_backward(
+    grad: ArrayLike, x: ArrayLike, /, weight: ArrayLike | None = None, *,
+    eps: SupportsFloat = 1e-05, axis: SupportsIndex = 1, moments: Moments | None = None,
+    running_mean: _Array | None = None, running_var: _Array | None = None,
+    where: _Mask | None = None) -> tuple[_Array, _Array, _Array]: ...
+def layer_norm_backward(
+    grad: ArrayLike, x: ArrayLike, /, normalized_shape: _Axes | None = None,
+    weight: ArrayLike | None = None, eps: SupportsFloat = 1e-05, *, axis: _Axes | None = None,
+    moments: Moments | None = None,
+    where: _Mask | None = None) -> tuple[_Array, _Array, _Array]: ...
+def rms_norm_backward(
+    grad: ArrayLike, x: ArrayLike, /, normalized_shape: _Axes | None = None,
+    weight: ArrayLike | None = None, eps: SupportsFloat | None = None, *,
+    axis: _Axes | None = None, moments: Moments | None = None,
+    where: _Mask | None = None) -> tuple[_Array, _Array]: ...
+def group_norm_backward(
+    grad: ArrayLike, x: ArrayLike, /, num_groups: SupportsIndex,
+    weight: ArrayLike | None = None, eps: SupportsFloat = 1e-05, *, axis: SupportsIndex = 1,
+    moments: Moments | None = None,
+    where: _Mask | None = None) -> tuple[_Array, _Array, _Array]: ...
+def switchable_norm_backward(
+    grad: ArrayLike, x: ArrayLike, /, mean_weight: ArrayLike, var_weight: ArrayLike,
+    weight: ArrayLike | None = None, *, eps: SupportsFloat = 1e-05, axis: SupportsIndex = 1,
+    moments: Moments | None = None, running_mean: _Array | None = None,
+    running_var: _Array | None = None,
+    correction: Literal[0, 1] = 0) -> tuple[_Array, _Array, _Array, _Array, _Array]: ...
+def local_response_norm_backward(
+    grad: ArrayLike, x: ArrayLike, /, size: SupportsIndex, alpha: SupportsFloat = 0.0001,
+    beta: SupportsFloat = 0.75, k: SupportsFloat = 1.0, *, axis: SupportsIndex = 1,
+    window: Literal["torch", "onnx"] = "torch") -> _Array: ...
+def relu_backward(grad: ArrayLike, x: ArrayLike, /) -> _Array: ...
+def leaky_relu_backward(
+    grad: ArrayLike, x: ArrayLike, /, negative_slope: SupportsFloat = 0.01) -> _Array: ...
+def prelu_backward(
+    grad: ArrayLike, x: ArrayLike, /, weight: ArrayLike, *,
+    axis: SupportsIndex = 1) -> tuple[_Array, _Array]: ...
 def decay(weight_of_old: SupportsFloat) -> float: ...
 @overload
 def show_config(mode: Literal["stdout"] = "stdout") -> None: ...
