@@ -23,9 +23,12 @@ import numpy as np
 
 from ._moments import Moments
 
-__all__ = ["Moments", "batch_norm", "group_norm", "instance_norm", "layer_norm", "leaky_relu",
-           "local_response_norm", "moments", "prelu", "relu", "rms_norm", "standardize",
-           "switchable_norm"]
+__all__ = ["Moments", "batch_norm", "batch_norm_backward", "group_norm", "group_norm_backward",
+           "instance_norm", "instance_norm_backward", "layer_norm", "layer_norm_backward",
+           "leaky_relu", "leaky_relu_backward", "local_response_norm",
+           "local_response_norm_backward", "moments", "prelu", "prelu_backward", "relu",
+           "relu_backward", "rms_norm", "rms_norm_backward", "standardize", "switchable_norm",
+           "switchable_norm_backward"]
 
 
 def batch_norm(x, /, running_mean=None, running_var=None, weight=None, bias=None, training=False,
@@ -79,10 +82,7 @@ def rms_norm(x, /, normalized_shape=None, weight=None, eps=None, *, axis=None, w
 
     eps is 2^-52 for float64 and integers, 2^-23 for the smaller floating types.
     """
-    if eps is None:
-        dtype = np.asarray(x).dtype
-        eps = 2.0**-52 if dtype.kind in "biu" or dtype.itemsize == 8 else 2.0**-23
-    axes = _axes(x, normalized_shape, axis)
+    axes, eps = _axes(x, normalized_shape, axis), _rms_eps(x, eps)
     x, where = _input(x, where, axes)
     y, m = _norm(x, where, range(-len(axes), 0), eps, weight, None, about="zero")
     return _result(y, where, axes, out, return_moments and m, about="zero")
@@ -113,15 +113,9 @@ def switchable_norm(x, /, mean_weight, var_weight, weight=None, bias=None, runni
     For (N, C), where an instance has no variance, k is layer and batch alone, both of x itself.
     """
     x, where = _input(x, None, [axis])
-    moments, deviations, variances = [], [], []
-    for over in (), (-1,), (0,):
-        d, (n, mean, m2) = _centre(x, where, (*range(1, x.ndim - 1), *over))
-        if not over or x.ndim == 2:
-            raised = m2 * correction / np.maximum(n - correction, 1)
-        moments.append((n, mean, m2))
-        deviations.append(d)
-        variances.append((m2 + raised.sum(over, keepdims=True)) / np.maximum(n, 1))
+    moments, deviations, variances, _ = _parts(x, where, correction)
     if training:
+        n, mean, _ = moments[2]
         _track(running_mean, running_var, momentum, 0, n, mean, variances[2] * n)
     else:
         deviations[2], variances[2] = x - running_mean, running_var
@@ -140,9 +134,7 @@ def local_response_norm(x, /, size, alpha=1e-4, beta=0.75, k=1.0, *, axis=1, win
     """
     x, where = _input(x, None, [axis])
     before = size // 2 if window == "torch" else (size - 1) // 2
-    sums = np.zeros_like(x)
-    for c in range(x.shape[-1]):
-        sums[..., c] = (x[..., max(c - before, 0):c - before + size] ** 2).sum(-1)
+    sums = _window_sums(x * x, before, size)
     return _result(x / (k + alpha * sums / size) ** beta, where, [axis], out)
 
 
@@ -174,6 +166,126 @@ def prelu(x, /, weight, *, axis=1, out=None):
     return _result(np.where(x < 0, x * np.reshape(weight, shape), x), where, axes, out)
 
 
+# ---- gradients -----------------------------------------------------------------------------------
+
+def batch_norm_backward(grad, x, /, weight=None, *, eps=1e-5, axis=1, moments=None,
+                        running_mean=None, running_var=None, where=None, over=0):
+    """With g = grad * weight and xhat = (x - mean) * rstd, averages over what shares the mean:
+
+        dx = rstd * (g - avg(g) - xhat * avg(g * xhat)),  dweight = sum(grad * xhat),
+        dbias = sum(grad);
+
+    the second and third term come of mean and variance, and of given ones they are not there.
+    """
+    grad, x, where = _inputs(grad, x, where, [axis])
+    if running_mean is None:
+        m = moments and _given(moments, [axis])
+        dx, xhat = _back(grad, x, where, range(over, x.ndim - 1), eps, weight, m)
+    else:
+        dx = _affine(grad, running_var, eps, weight, None)
+        xhat = _affine(x - running_mean, running_var, eps, None, None)
+    return _gradients(dx, grad, xhat, where, [axis])
+
+
+def instance_norm_backward(grad, x, /, weight=None, **options):
+    """As of batch_norm, but for which elements share."""
+    return batch_norm_backward(grad, x, weight, **options, over=1)
+
+
+def layer_norm_backward(grad, x, /, normalized_shape=None, weight=None, eps=1e-5, *, axis=None,
+                        moments=None, where=None, about="mean"):
+    """As of batch_norm, but for which elements share, each with a weight of its own."""
+    axes = _axes(x, normalized_shape, axis)
+    grad, x, where = _inputs(grad, x, where, axes)
+    m = moments and _given(moments, axes)
+    dx, xhat = _back(grad, x, where, range(-len(axes), 0), eps, weight, m, about)
+    return _gradients(dx, grad, xhat, where, axes)
+
+
+def rms_norm_backward(grad, x, /, normalized_shape=None, weight=None, eps=None, **options):
+    """As of layer_norm, without the mean of g: dx = rstd * (g - xhat * avg(g * xhat))."""
+    return layer_norm_backward(grad, x, normalized_shape, weight, _rms_eps(x, eps), **options,
+                               about="zero")[:2]
+
+
+def group_norm_backward(grad, x, /, num_groups, weight=None, eps=1e-5, *, axis=1, moments=None,
+                        where=None):
+    """As of batch_norm, but for which elements share."""
+    grad, x, where = _inputs(grad, x, where, [axis])
+    split = (*x.shape[:-1], num_groups, x.shape[-1] // num_groups)
+    m = moments and [part[..., None] for part in _given(moments, [axis])]
+    weight = weight if weight is None else np.reshape(weight, split[-2:])
+    parts = _back(grad.reshape(split), x.reshape(split), where.reshape(split),
+                  (*range(1, x.ndim - 1), -1), eps, weight, m)
+    dx, xhat = (part.reshape(x.shape) for part in parts)
+    return _gradients(dx, grad, xhat, where, [axis])
+
+
+def switchable_norm_backward(grad, x, /, mean_weight, var_weight, weight=None, *, eps=1e-5, axis=1,
+                             moments=None, running_mean=None, running_var=None, correction=0):
+    """By the chain rule: through the blended mean and variance to those of each part, to x.
+
+    By x - mean the loss changes by rstd * g, by the variance by -rstd^2 / 2 * sum(g * xhat), by a
+    share k of either by as much times what it is a share of, and by its logit by
+    share_k * (by_k - sum_j share_j by_j). Moments save the C code work, and nothing here.
+    """
+    grad, x, where = _inputs(grad, x, None, [axis])
+    _, deviations, variances, ways = _parts(x, where, correction)
+    if running_mean is not None:
+        deviations[2], variances[2] = x - running_mean, np.asarray(running_var, x.dtype)
+    own, shares = int(x.ndim == 2), (_softmax(mean_weight), _softmax(var_weight))
+    d, var = _blend(mean_weight, deviations[own:]), _blend(var_weight, variances[own:])
+    xhat = _affine(d, var, eps, None, None)
+    by_d = _affine(grad, var, eps, weight, None)
+    by_var = (by_d * xhat).sum(tuple(range(1, x.ndim - 1)), keepdims=True)
+    by_var = _affine(by_var, var, eps, -0.5, None)
+    dx, by_share = by_d, ([], [])
+    for k, mean_share, var_share in zip(range(own, 3), *shares):
+        by_share[0].append((by_d * deviations[k]).sum())
+        by_share[1].append((by_var * variances[k]).sum())
+        if k < 2 or running_mean is None:
+            shared, over, n, way = ways[k]
+            dx = dx - mean_share * by_d.sum(shared, keepdims=True) / n
+            dx = dx + var_share * by_var.sum(over, keepdims=True) * way
+    logits = [s * (np.array(by) - (s * np.array(by)).sum()) for s, by in zip(shares, by_share)]
+    dx, dweight, dbias = _gradients(dx, grad, xhat, where, [axis])
+    return dx, *(by.astype(float) for by in logits), dweight, dbias
+
+
+def local_response_norm_backward(grad, x, /, size, alpha=1e-4, beta=0.75, k=1.0, *, axis=1,
+                                 window="torch"):
+    """With s = k + alpha / size * sum x^2, over the channels i whose windows hold j:
+
+    dx_j = grad_j s_j^-beta - 2 alpha beta / size * x_j * sum_i grad_i x_i s_i^(-beta - 1).
+    """
+    grad, x, where = _inputs(grad, x, None, [axis])
+    before = size // 2 if window == "torch" else (size - 1) // 2
+    s = k + alpha / size * _window_sums(x * x, before, size)
+    sums = _window_sums(grad * x * s ** (-beta - 1), size - 1 - before, size)
+    return _result(grad * s**-beta - 2 * alpha * beta / size * x * sums, where, [axis], None)
+
+
+def relu_backward(grad, x, /):
+    """grad, but 0 where x <= 0."""
+    return np.where(np.less_equal(x, 0), 0.0, grad)
+
+
+def leaky_relu_backward(grad, x, /, negative_slope=0.01):
+    """grad where x > 0, else grad * negative_slope."""
+    return prelu_backward(grad, x, negative_slope)[0]
+
+
+def prelu_backward(grad, x, /, weight, *, axis=1):
+    """grad where x > 0, else grad * weight, and there dweight = sum(grad * x)."""
+    axes, shape = ([], ()) if np.size(weight) == 1 else ([axis], -1)
+    grad, x, where = _inputs(grad, x, None, axes)
+    dx = np.where(x > 0, grad, grad * np.reshape(weight, shape))
+    dx, dweight, _ = _gradients(dx, grad, np.where(x > 0, 0, x), where, axes)
+    return dx, np.reshape(dweight, np.shape(weight))
+
+
+# ---- what they are made of -----------------------------------------------------------------------
+
 def _norm(x, where, shared, eps, weight, bias, about="mean"):
     """The formula, where elements along the axes ``shared`` share n, mean and m2; and those."""
     d, (n, mean, m2) = _centre(x, where, shared, about)
@@ -203,6 +315,47 @@ def _affine(d, var, eps, weight, bias):
     return y * (1 if weight is None else weight) + (0 if bias is None else bias)
 
 
+@np.errstate(invalid="ignore")
+def _back(grad, x, where, shared, eps, weight, m, about="mean"):
+    """dx and xhat, where elements along the axes ``shared`` share a mean; m: n, mean and m2."""
+    group = {"axis": tuple(shared), "keepdims": True}
+    d, own = _centre(x, where, shared, about)
+    n, mean, m2 = own if m is None else m
+    var, there = m2 / np.maximum(n, 1), np.maximum(n, 1)
+    xhat = _affine(d if m is None else np.where(where, x - mean, 0), var, eps, None, None)
+    g = np.where(where, grad, 0) * (1 if weight is None else weight)
+    centre = g.sum(**group) / there if about == "mean" else 0
+    return _affine(g - centre - xhat * (g * xhat).sum(**group) / there, var, eps, None, None), xhat
+
+
+@np.errstate(invalid="ignore")
+def _parts(x, where, correction):
+    """Of instance, layer and batch: moments, deviations, variances, and the way from these to x.
+
+    That is the axes shared, those of them that average instances, n, and dvar / dx.
+    """
+    moments, deviations, variances, ways = [], [], [], []
+    for over in (), (-1,), (0,):
+        shared = (*range(1, x.ndim - 1), *over)
+        d, (n, mean, m2) = _centre(x, where, shared)
+        if not over or x.ndim == 2:
+            by = correction / np.maximum(n - correction, 1)
+            raised, raised_d = m2 * by, d * by
+        moments.append((n, mean, m2))
+        deviations.append(d)
+        variances.append((m2 + raised.sum(over, keepdims=True)) / np.maximum(n, 1))
+        ways.append((shared, over, np.maximum(n, 1), 2 * (d + raised_d) / np.maximum(n, 1)))
+    return moments, deviations, variances, ways
+
+
+def _window_sums(a, before, size):
+    """Over the channels c - before .. c - before + size - 1, for each c."""
+    sums = np.zeros_like(a)
+    for c in range(a.shape[-1]):
+        sums[..., c] = a[..., max(c - before, 0):max(c - before + size, 0)].sum(-1)
+    return sums
+
+
 def _track(running_mean, running_var, momentum, correction, n, mean, m2):
     """Running statistics take the average over samples; a single element teaches them nothing."""
     over = {"axis": tuple(range(n.ndim - 1)), "where": n > 1}
@@ -214,10 +367,20 @@ def _track(running_mean, running_var, momentum, correction, n, mean, m2):
             running[...] = np.where(samples, new, running)
 
 
+def _softmax(logits):
+    shares = np.exp(np.subtract(logits, np.max(logits), dtype=np.longdouble))
+    return shares / shares.sum()
+
+
 def _blend(logits, parts):
     """sum_k softmax(logits)_k parts_k."""
-    shares = np.exp(np.subtract(logits, np.max(logits), dtype=np.longdouble))
-    return sum(share * part for share, part in zip(shares / shares.sum(), parts))
+    return sum(share * part for share, part in zip(_softmax(logits), parts))
+
+
+def _rms_eps(x, eps):
+    dtype = np.asarray(x).dtype
+    double = dtype.kind in "biu" or dtype.itemsize == 8
+    return eps if eps is not None else 2.0**-52 if double else 2.0**-23
 
 
 def _axes(x, normalized_shape, axis):
@@ -231,6 +394,25 @@ def _input(x, where, axes):
     where = np.broadcast_to(True if where is None else where, np.shape(x)) & ~np.ma.getmask(x)
     x = np.ma.getdata(x).astype(np.longdouble)
     return [np.moveaxis(a, axes, range(-len(axes), 0)) for a in (x, where)]
+
+
+def _inputs(grad, x, where, axes):
+    """The same of a gradient, of x and of a mask."""
+    grad, _ = _input(grad, None, axes)
+    return grad, *_input(x, where, axes)
+
+
+def _given(moments, axes):
+    """n, mean and m2 of Moments, with their axes as those of x."""
+    mean = moments.mean.astype(np.longdouble) + moments.mean_lo
+    return [np.moveaxis(a, axes, range(-len(axes), 0)) for a in (moments.count, mean, moments.m2)]
+
+
+def _gradients(dx, grad, xhat, where, axes):
+    """dx as x lies, dweight and dbias: sums over all axes but those that the weight runs along."""
+    over = tuple(range(dx.ndim - len(axes)))
+    sums = [np.where(where, a, 0).sum(over).astype(float) for a in (grad * xhat, grad)]
+    return _result(dx, where, axes, None), *sums
 
 
 @np.errstate(over="ignore", under="ignore")
