@@ -108,3 +108,37 @@ def close(got, exact, factor=4):
     exact = widen(exact)
     tol = factor * wide(UNIT["float64"]) * abs(exact) + TINY["float64"]
     assert_within(np.asarray(got, np.float64), exact, tol)
+
+
+def gradient(dtype, g, w, d, sigma, where=None, centred=True):
+    """Exact dx and the terms of dweight, and how far dx and such a term may be from them.
+
+    g, w and d, the deviations, are (groups, n); g counts as rounded to the type computed in. The
+    flat terms are what the sums in double and the statistics leave where everything else cancels.
+    """
+    dtype = name(dtype)
+    rstd, n = reciprocal(sigma), 1 if where is None else np.maximum(where.sum(1, keepdims=True), 1)
+    n = g.shape[1] if where is None else n
+    g, d = (a if where is None else np.where(where, a, 0) for a in (widen(g), d))
+    t, xhat = g * w, d * rstd
+
+    def mean(a):
+        return a.sum(1, keepdims=True) / n
+
+    centre = mean(t) if centred else 0 * mean(t)
+    dx = (t - centre - xhat * mean(t * xhat)) * rstd
+    u = wide(UNIT["float64" if dtype == "float64" else "float32"])
+    if dtype == "float64":
+        allowed = 8 * u * (abs(t) + mean(abs(t)) + abs(xhat) * mean(abs(t * xhat)))
+        allowed += 8 * u * (1 + abs(xhat)) * mean(abs(t))
+    else:
+        allowed = 8 * u * (abs(t) + abs(centre) + abs(xhat * mean(t * xhat)))
+        allowed += 2.0**-42 * (1 + abs(xhat)) * mean(abs(t))
+    allowed = allowed * rstd
+    tiny = wide(TINY["float64" if dtype == "float64" else "float32"])
+    allowed = allowed + tiny * (1 + rstd * (1 + abs(w)) + abs(xhat))
+    if dtype in ("float16", "bfloat16"):
+        allowed = allowed + ulp(dx, dtype) / 2 + ulp(abs(dx) + allowed, dtype) / 256
+    if where is not None:
+        dx, allowed = np.where(where, dx, 0), np.where(where, allowed, 0)
+    return dx, allowed, g * xhat

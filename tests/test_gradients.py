@@ -1,0 +1,443 @@
+"""The gradients: within their bound, of the same bits however they are called, and torch's."""
+
+import bound
+import numpy as np
+import pytest
+import zoo
+from cases import SMALL, Case, cases_of
+from hypothesis import given
+from hypothesis import strategies as st
+from test_bound import KINDS, make, normal, parameters
+from zoo import assert_same_bits
+
+import normc
+from normc import reference
+
+cases = pytest.mark.parametrize("case", [c for c in SMALL if c.norm != "standardize"], ids=str)
+dtypes = pytest.mark.parametrize("dtype", zoo.DTYPES)
+
+
+def back(case, grad, x, weight=None, eps=1e-5, module=normc, **more):
+    """(dx, dweight) and, but for rms_norm, dbias."""
+    function = getattr(module, f"{case.norm}_backward")
+    more = {"weight": weight, "eps": eps, "axis": case.axis, **more}
+    return function(grad, x, case.num_groups, **more) if case.norm == "group_norm" else function(
+        grad, x, **more)
+
+
+def check(case, grad, x, weight=None, eps=1e-5, where=None):
+    """dx within the bound; the parameters' gradients within 4u of the sum of magnitudes."""
+    dx, *others = back(case, grad, x, weight, eps, where=where)
+    arithmetic = np.float64 if bound.name(x.dtype) == "float64" else np.float32
+    w = case.along(weight, 1, arithmetic)
+    mask = None if where is None else case.grouped(where)
+    d, mean, var = bound.deviations(case.grouped(x), mask, case.centred)
+    sigma = np.sqrt(var + bound.wide(eps))
+    g = case.grouped(np.asarray(grad).astype(np.float64).astype(arithmetic))
+    exact, allowed, terms = bound.gradient(x.dtype, g, w, d, sigma, mask, case.centred)
+    # what the statistics themselves may be off: the forward's bound has the same term
+    flat = 2.0**-46 if arithmetic is np.float32 else 8 * bound.UNIT["float64"]
+    off = flat * abs(mean) * bound.reciprocal(sigma) * (0 if arithmetic is np.float64 else 1)
+    rstd = bound.reciprocal(sigma)
+    spread = abs(bound.widen(g) * w).mean(1, keepdims=True)
+    allowed = allowed + off * rstd * spread * (1 + abs(d) * rstd)
+    assert dx.dtype == x.dtype and dx.shape == x.shape
+    bound.assert_within(case.grouped(dx), exact, allowed, x.dtype)
+    places = np.broadcast_to(np.expand_dims(
+        np.arange(np.prod(case.parameter_shape, dtype=int)).reshape(case.parameter_shape),
+        [i for i in range(x.ndim) if i not in case.axes]), x.shape)
+    places = case.grouped(places)
+    g = bound.widen(g) if mask is None else np.where(mask, bound.widen(g), 0)
+    for got, part, slack in zip(others, (terms, g), (off + 2.0**-42, 0)):
+        want, size, loose = (np.zeros(case.parameter_shape, bound.wide).ravel() for _ in range(3))
+        np.add.at(want, places, part)
+        np.add.at(size, places, abs(part))
+        np.add.at(loose, places, abs(g) * slack)
+        unit = bound.UNIT[bound.name(got.dtype)]
+        tolerance = 4 * bound.UNIT[np.dtype(arithmetic).name] * size + unit * abs(want) + loose
+        assert got.shape == case.parameter_shape
+        bound.assert_within(got.ravel(), want, tolerance + bound.TINY[bound.name(got.dtype)])
+
+
+def draw(case, rng, kind, dtype, scale=1.0):
+    x = make(kind, rng, case, dtype)
+    return (rng.normal(size=x.shape) * scale + 0.3).astype(dtype), x, parameters(case, rng)[0]
+
+
+# ---- the bound -----------------------------------------------------------------------------------
+
+NORMS = ("batch_norm", "instance_norm", "group_norm", "layer_norm", "rms_norm")
+GRADED = [c for n in (3, 33, 150, 400) for c in cases_of(n) if c.norm in NORMS]
+
+
+@dtypes
+@pytest.mark.parametrize("kind", KINDS, ids=lambda k: k.__name__)
+def test_bound(kind, dtype, rng):
+    for case in GRADED[::3]:
+        grad, x, weight = draw(case, rng, kind, dtype)
+        check(case, grad, x, weight)
+
+
+@pytest.mark.parametrize("case", GRADED, ids=str)
+def test_bound_of_every_order_of_axes(case, rng, cpu):
+    for dtype in (np.float32, np.float64):
+        for eps in (0.0, 1e-5, 1e3):
+            grad, x, weight = draw(case, rng, normal(3), dtype, 10.0)
+            check(case, grad, x, weight, eps)
+            check(case, grad, x, None, eps)
+
+
+@pytest.mark.parametrize("n", [4095, 4097, 70000])
+def test_bound_of_long_groups(n, rng):
+    for case in (Case("layer_norm", (3, n), -1), Case("layer_norm", (n, 3), 0),
+                 Case("batch_norm", (n, 3)), Case("rms_norm", (2, n), -1),
+                 Case("layer_norm", (n, 5), -1)):
+        for dtype, mean in ((np.float32, 1e6), (np.float64, 1e12), (np.float16, 1)):
+            check(case, *draw(case, rng, normal(mean), dtype))
+
+
+@cases
+@dtypes
+def test_bound_with_a_mask(case, dtype, rng):
+    grad, x, weight = draw(case, rng, normal(5), dtype)
+    where = rng.random(x.shape) < 0.6
+    where.reshape(-1)[case.members()[0]] = False  # a group that has none
+    grad[~where], x[~where] = np.nan, np.inf
+    check(case, np.where(where, grad, 0).astype(dtype), np.where(where, x, 1).astype(dtype),
+          weight, where=where)
+    for got, expected in zip(back(case, grad, x, weight, where=where),
+                             back(case, np.where(where, grad, 0).astype(dtype),
+                                  np.where(where, x, 1).astype(dtype), weight, where=where)):
+        assert_same_bits(got, expected)
+
+
+@given(st.integers(1, 70), st.integers(1, 9), st.integers(-20, 20), st.integers(0, 2**32))
+def test_bound_of_any_shape(n, groups, power, seed):
+    rng = np.random.default_rng(seed)
+    for case in (Case("layer_norm", (groups, n), -1), Case("rms_norm", (n, groups), 0),
+                 Case("group_norm", (2, 2 * groups, n), 1, groups), Case("batch_norm", (n + 1, 3))):
+        x = (rng.normal(size=case.shape) + rng.normal() * 100) * 2.0**power
+        check(case, rng.normal(size=case.shape).astype(np.float32), x.astype(np.float32),
+              rng.normal(size=case.parameter_shape), 0.0)
+
+
+# ---- bits ----------------------------------------------------------------------------------------
+
+def untouched(case, grad, x, weight):
+    """The results, of inputs that nothing could write to."""
+    grad, x = grad.copy(), x.copy()
+    grad.flags.writeable = x.flags.writeable = False
+    return back(case, grad, x, weight)
+
+
+def assert_all_same(got, expected):
+    for a, b in zip(got, expected, strict=True):
+        assert_same_bits(a, b)
+
+
+@cases
+@dtypes
+@pytest.mark.parametrize("layout", zoo.LAYOUTS, ids=lambda f: f.__name__)
+def test_layouts(case, dtype, layout, rng, cpu):
+    grad, x, weight = draw(case, rng, normal(1), dtype)
+    plain = untouched(case, grad, x, weight)
+    assert_all_same(back(case, zoo.in_layout(layout, grad), x, weight), plain)
+    assert_all_same(back(case, grad, zoo.in_layout(layout, x), weight), plain)
+    both = back(case, zoo.in_layout(layout, grad), zoo.in_layout(layout, x), weight)
+    assert_all_same(both, plain)
+    assert both[0].strides == np.empty_like(zoo.in_layout(layout, x)).strides
+
+
+@cases
+@dtypes
+def test_moments_masks_weights_and_sets_of_instructions(case, dtype, rng):
+    grad, x, weight = draw(case, rng, normal(300), dtype)
+    plain = untouched(case, grad, x, weight)
+    _, moments = case.call(normc, x, weight, return_moments=True)
+    assert_all_same(back(case, grad, x, weight, moments=moments), plain)
+    assert_all_same(back(case, grad, x, weight, where=np.ones(x.shape, bool)), plain)
+    ones = np.ones(weight.shape, np.float64 if dtype == np.float64 else np.float32)
+    assert_all_same(back(case, grad, x, where=True), back(case, grad, x, ones))
+    before = normc._core._use_cpu("baseline")
+    try:
+        assert_all_same(back(case, grad, x, weight), plain)
+    finally:
+        normc._core._use_cpu(before)
+
+
+@cases
+@dtypes
+@pytest.mark.parametrize("other", zoo.DTYPES)
+def test_a_gradient_of_any_type_computes_in_that_of_x(case, dtype, other, rng):
+    grad, x, weight = draw(case, rng, normal(1), dtype)
+    arithmetic = np.float64 if dtype == np.float64 else np.float32
+    grad = grad.astype(other)
+    assert_all_same(back(case, grad, x, weight),
+                    back(case, grad.astype(np.float64).astype(arithmetic), x, weight))
+
+
+@pytest.mark.parametrize("case", [Case("layer_norm", (9, 37), -1), Case("rms_norm", (9, 37), -1),
+                                  Case("instance_norm", (9, 5, 7)),
+                                  Case("group_norm", (9, 6, 7), 1, 3)], ids=str)
+@dtypes
+def test_neighbours_in_the_batch_change_nothing(case, dtype, rng):
+    grad, x, weight = draw(case, rng, normal(1), dtype)
+    dx = back(case, grad, x, weight)[0]
+    x[3].flat[0] = np.nan
+    for i in (0, 4, 8):
+        one = slice(i, i + 1)
+        assert_same_bits(back(case, grad[one], x[one], weight)[0], dx[one])
+        assert_same_bits(back(case, grad, x, weight)[0][one], dx[one])
+    spoilt = back(case, grad, x, weight)[0][3]
+    assert np.isnan(spoilt.astype(float)).any()
+
+
+# ---- against readable NumPy, and by differences --------------------------------------------------
+
+def agree(ours, theirs):
+    for a, b in zip(ours if isinstance(ours, tuple) else (ours,),
+                    theirs if isinstance(theirs, tuple) else (theirs,), strict=True):
+        a, b = np.asarray(a, float), np.asarray(b, float)
+        assert a.shape == b.shape
+        assert abs(a - b).max(initial=0) <= 1e-12 * (1 + abs(b).max(initial=0))
+
+
+CHANNELS = [((5, 6), 1), ((6, 5), 0), ((3, 6, 4), 1), ((6, 3, 4), 0), ((3, 4, 6), -1),
+            ((2, 3, 6, 4), 2)]
+channels = pytest.mark.parametrize("shape, axis", CHANNELS, ids=str)
+
+
+@channels
+@pytest.mark.parametrize("masked", [False, True])
+def test_given_statistics(shape, axis, masked, rng):
+    x, grad = rng.normal(size=(2, *shape)) * 3 + 1
+    where = rng.random(shape) < 0.6 if masked else None
+    mean, var, weight = rng.normal(size=6), rng.uniform(0.1, 2, 6), rng.normal(size=6)
+    more = dict(eps=0.1, axis=axis, running_mean=mean, running_var=var, where=where)
+    for name in ("batch_norm_backward", "instance_norm_backward"):
+        for w in (weight, None):
+            agree(getattr(normc, name)(grad, x, w, **more),
+                  getattr(reference, name)(grad, x, w, **more))
+    x[0] = np.inf  # which has no say in dx
+    assert np.isfinite(normc.batch_norm_backward(grad, x, weight, **more)[0]).all()
+
+
+@channels
+@pytest.mark.parametrize("correction", [0, 1])
+@pytest.mark.parametrize("fixed", [False, True])
+def test_switchable_norm(shape, axis, correction, fixed, rng):
+    x, grad = rng.normal(size=(2, *shape)) * 3 + 1
+    logits = rng.normal(size=(2, 2 if x.ndim == 2 else 3))
+    more = dict(eps=0.1, axis=axis, correction=correction)
+    if fixed:
+        more.update(running_mean=rng.normal(size=6), running_var=rng.uniform(1, 2, 6))
+    weight = rng.normal(size=6)
+    theirs = reference.switchable_norm_backward(grad, x, *logits, weight, **more)
+    ours = normc.switchable_norm_backward(grad, x, *logits, weight, **more)
+    agree(ours, theirs)
+    _, m = normc.switchable_norm(x, *logits, eps=0.1, axis=axis, correction=correction,
+                                 training=True, return_moments=True)
+    assert_all_same(normc.switchable_norm_backward(grad, x, *logits, weight, moments=m, **more),
+                    ours)
+    for scale in (2.0**600, 2.0**-600):  # squares leave double's range
+        if not fixed:
+            far = dict(more, eps=0.0)
+            big = normc.switchable_norm_backward(grad, x * scale, *logits, weight, **far)
+            near = reference.switchable_norm_backward(grad, x, *logits, weight, **far)
+            agree((big[0] * scale, *big[1:]), near)
+
+
+@channels
+@pytest.mark.parametrize("window", ["torch", "onnx"])
+def test_the_others(shape, axis, window, rng):
+    x, grad = rng.normal(size=(2, *shape))
+    slopes = rng.normal(size=6)
+    if x.ndim > 2:
+        for size in (1, 2, 5, 13):
+            for beta in (0.5, 0.75, 1.0, 0.6, -1.5):
+                args = grad, x, size, 0.3, beta, 2.0
+                agree(normc.local_response_norm_backward(*args, axis=axis, window=window),
+                      reference.local_response_norm_backward(*args, axis=axis, window=window))
+    x.flat[:3] = 0.0, -0.0, np.nan
+    nan_aside = np.nan_to_num(x)
+    agree(normc.relu_backward(grad, x), reference.relu_backward(grad, x))
+    agree(normc.leaky_relu_backward(grad, x, -2), reference.leaky_relu_backward(grad, x, -2))
+    agree(normc.prelu_backward(grad, nan_aside, slopes, axis=axis),
+          reference.prelu_backward(grad, nan_aside, slopes, axis=axis))
+    for one in (0.3, [0.3], np.array(0.25)):
+        agree(normc.prelu_backward(grad, nan_aside, one),
+              reference.prelu_backward(grad, nan_aside, one))
+
+
+@dtypes
+@pytest.mark.parametrize("layout", zoo.LAYOUTS, ids=lambda f: f.__name__)
+def test_layouts_of_the_others(dtype, layout, rng, cpu):
+    x, grad = (rng.normal(size=(2, 3, 21, 4, 5)) * 2).astype(dtype)
+    calls = [lambda g, x: normc.local_response_norm_backward(g, x, 5, 0.5),
+             lambda g, x: normc.local_response_norm_backward(g, x, 4, 0.5, 0.6),
+             lambda g, x: normc.switchable_norm_backward(g, x, [1, 2, 3], [3, 2, 1], np.arange(21)),
+             normc.relu_backward, normc.leaky_relu_backward,
+             lambda g, x: normc.prelu_backward(g, x, np.arange(21) / 9),
+             lambda g, x: normc.prelu_backward(g, x, 0.25)]
+    for call in calls:
+        plain = call(grad, x)
+        plain = plain if isinstance(plain, tuple) else (plain,)
+        for g, a in ((zoo.in_layout(layout, grad), x), (grad, zoo.in_layout(layout, x))):
+            got = call(g, a)
+            assert_all_same(got if isinstance(got, tuple) else (got,), plain)
+
+
+def differences(f, a, grad, rng):
+    """The derivative of sum(grad * f(a)) along a random direction, by central differences."""
+    direction, step = rng.normal(size=np.shape(a)), 1e-5
+    sides = [(grad * f(a + sign * step * direction)).sum() for sign in (1, -1)]
+    return direction, (sides[0] - sides[1]) / (2 * step)
+
+
+def test_finite_differences(rng):
+    x, grad = rng.normal(size=(2, 3, 6, 5)) * 2
+    w, b = rng.normal(size=(2, 6))
+    mean_logits, var_logits = rng.normal(size=(2, 3))
+    lw, lb = rng.normal(size=(2, 6, 5))
+    table = [
+        (normc.batch_norm_backward(grad, x, w),
+         [(lambda a: normc.batch_norm(a, None, None, w, b, True), x),
+          (lambda a: normc.batch_norm(x, None, None, a, b, True), w),
+          (lambda a: normc.batch_norm(x, None, None, w, a, True), b)]),
+        (normc.instance_norm_backward(grad, x, w),
+         [(lambda a: normc.instance_norm(a, None, None, w, b), x),
+          (lambda a: normc.instance_norm(x, None, None, a, b), w)]),
+        (normc.group_norm_backward(grad, x, 2, w),
+         [(lambda a: normc.group_norm(a, 2, w, b), x), (lambda a: normc.group_norm(x, 2, a, b), w)]),
+        (normc.layer_norm_backward(grad, x, (6, 5), lw),
+         [(lambda a: normc.layer_norm(a, (6, 5), lw, lb), x),
+          (lambda a: normc.layer_norm(x, (6, 5), a, lb), lw)]),
+        (normc.rms_norm_backward(grad, x, (6, 5), lw),
+         [(lambda a: normc.rms_norm(a, (6, 5), lw), x),
+          (lambda a: normc.rms_norm(x, (6, 5), a), lw)]),
+        (normc.switchable_norm_backward(grad, x, mean_logits, var_logits, w, correction=1),
+         [(lambda a: normc.switchable_norm(a, mean_logits, var_logits, w, training=True,
+                                           correction=1), x),
+          (lambda a: normc.switchable_norm(x, a, var_logits, w, training=True, correction=1),
+           mean_logits),
+          (lambda a: normc.switchable_norm(x, mean_logits, a, w, training=True, correction=1),
+           var_logits)]),
+        ((normc.local_response_norm_backward(grad, x, 3, 2.0),),
+         [(lambda a: normc.local_response_norm(a, 3, 2.0), x)]),
+        (normc.prelu_backward(grad, x, w),
+         [(lambda a: normc.prelu(a, w), x), (lambda a: normc.prelu(x, a), w)]),
+    ]
+    for gradients, functions in table:
+        for gradient, (f, a) in zip(gradients, functions):
+            direction, expected = differences(f, a, grad, rng)
+            assert (gradient * direction).sum() == pytest.approx(expected, rel=1e-6, abs=1e-6)
+
+
+# ---- edges ---------------------------------------------------------------------------------------
+
+def test_nothing_to_do():
+    for shape in ((0, 3, 4), (2, 3, 0), (2, 0, 4)):
+        x = np.zeros(shape, np.float32)
+        for dx, dweight, dbias in (normc.batch_norm_backward(x, x, axis=1),
+                                   normc.instance_norm_backward(x, x),
+                                   normc.group_norm_backward(x, x, 1),
+                                   normc.layer_norm_backward(x, x, axis=1)):
+            assert dx.shape == shape and dx.dtype == np.float32
+            assert dweight.shape == dbias.shape == (shape[1],)
+            assert not dweight.any() and not dbias.any()
+        assert not normc.prelu_backward(x, x, 0.5)[1].any()
+        assert normc.local_response_norm_backward(x, x, 3).shape == shape
+
+
+def test_one_element_and_equal_elements():
+    grad = np.array([[1.0, -2.0, 5.0]])
+    for x in (np.full((1, 3), 7.0), np.full((1, 3), 7.0, np.float16)):
+        dx, dweight, dbias = normc.layer_norm_backward(grad, x, eps=0)
+        assert not dx.any() and not dweight.any() and (dbias == grad[0]).all()
+    dx, dweight, dbias = normc.layer_norm_backward(grad.T, grad.T * 3)
+    assert not dx.any() and not dweight.any() and dbias == 4
+    dx, dweight, dbias = normc.layer_norm_backward(np.array(2.0)[None], np.array(3.0)[None])
+    assert dx == 0 and dweight == 0 and dbias == 2
+
+
+@dtypes
+def test_not_finite(dtype, rng):
+    x, grad = rng.normal(size=(2, 4, 6, 5)).astype(dtype)
+    case = Case("group_norm", x.shape, 1, 2)
+    clean = back(case, grad, x)[0]
+    for bad in (np.nan, np.inf):
+        for a in (x, grad):
+            kept = a[1, 4, 2]
+            a[1, 4, 2] = bad
+            dx = back(case, grad, x)[0]
+            a[1, 4, 2] = kept
+            assert np.isnan(dx[1, 3:].astype(float)).all()
+            dx[1, 3:] = clean[1, 3:]
+            assert_same_bits(dx, clean)
+
+
+def test_sums_of_parts(rng):
+    x, grad = rng.normal(size=(2, 40, 6)).astype(np.float32)
+    whole = normc.layer_norm_backward(grad, x)
+    halves = [normc.layer_norm_backward(grad[s], x[s]) for s in (slice(0, 20), slice(20, 40))]
+    for a, b, c in zip(whole[1:], halves[0][1:], halves[1][1:]):
+        assert np.allclose(a, b + c, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("parameter", zoo.DTYPES)
+@dtypes
+def test_types_and_shapes_of_results(dtype, parameter, rng):
+    x = rng.normal(size=(4, 6)).astype(dtype)
+    weight = np.ones((1, 6))[0].astype(parameter)
+    if weight.dtype.kind == "f":
+        weight = weight.astype(weight.dtype.newbyteorder())
+    dx, dweight, dbias = normc.layer_norm_backward(x, x, 6, weight)
+    assert dx.dtype == x.dtype and dweight.dtype == dbias.dtype == np.dtype(parameter)
+    assert dweight.dtype.isnative
+    dx, dweight, dbias = normc.batch_norm_backward(x, x)
+    assert dweight.dtype == dbias.dtype == (np.float64 if dtype == np.float64 else np.float32)
+    dx, *_ = normc.batch_norm_backward([[1, 0], [0, 1]], [[1, 2], [3, 4]])
+    assert dx.dtype == np.float64
+
+
+# ---- errors --------------------------------------------------------------------------------------
+
+X = np.arange(24.0).reshape(2, 3, 4)
+M = normc.moments(X, 2)
+BAD = [
+    (lambda: normc.layer_norm_backward(X[:1], X), ValueError, "grad must have shape"),
+    (lambda: normc.relu_backward(X.T, X), ValueError, "grad must have shape"),
+    (lambda: normc.layer_norm_backward(X * 1j, X), TypeError, "grad must have dtype"),
+    (lambda: normc.layer_norm_backward(None, X), TypeError, "grad"),
+    (lambda: normc.layer_norm_backward(X, X, moments=3), TypeError, "moments must be Moments"),
+    (lambda: normc.layer_norm_backward(X, X, moments=normc.moments(X, 1)), ValueError,
+     "moments must have shape"),
+    (lambda: normc.batch_norm_backward(X, X, moments=M), ValueError, "moments must have shape"),
+    (lambda: normc.rms_norm_backward(X, X, moments=M), ValueError, "moments must be about zero"),
+    (lambda: normc.instance_norm_backward(X, X, moments=M, running_mean=np.zeros(3),
+                                          running_var=np.ones(3)), ValueError,
+     "moments and running statistics"),
+    (lambda: normc.batch_norm_backward(X, X, running_mean=np.zeros(3)), ValueError, "both be None"),
+    (lambda: normc.batch_norm_backward(X, X, running_mean=np.zeros(2), running_var=np.ones(3)),
+     ValueError, "running_mean"),
+    (lambda: normc.batch_norm_backward(X, X, np.ones(4)), ValueError, "weight"),
+    (lambda: normc.layer_norm_backward(X, X, 4, eps=-1.0), ValueError, "eps must be non-negative"),
+    (lambda: normc.layer_norm_backward(X, X, (3, 5)), ValueError, "normalized_shape"),
+    (lambda: normc.layer_norm_backward(X, X, where=np.ones(5, bool)), ValueError, "where"),
+    (lambda: normc.group_norm_backward(X, X, 2), ValueError, "num_groups"),
+    (lambda: normc.group_norm_backward(X, X), TypeError, "num_groups"),
+    (lambda: normc.layer_norm_backward(X), TypeError, "'x'"),
+    (lambda: normc.layer_norm_backward(X, x=X), TypeError, "'x' as a positional argument only"),
+    (lambda: normc.layer_norm_backward(X, X, out=X), TypeError, "'out'"),
+    (lambda: normc.batch_norm_backward(X[:1, :, :1], X[:1, :, :1]), ValueError, "Expected more"),
+    (lambda: normc.switchable_norm_backward(X, X, [1, 2], [1, 2, 3]), ValueError, "mean_weight"),
+    (lambda: normc.prelu_backward(X, X, [1, 2]), ValueError, "weight"),
+    (lambda: normc.local_response_norm_backward(X, X, 0), ValueError, "size"),
+    (lambda: normc.batch_norm_backward(X, X, axis=3), np.exceptions.AxisError, "axis 3"),
+]
+
+
+@pytest.mark.parametrize("call, error, text", BAD, ids=[text for _, _, text in BAD])
+def test_errors(call, error, text):
+    with pytest.raises(error, match=text):
+        call()
