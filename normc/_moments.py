@@ -191,10 +191,7 @@ def rows_of(moments, about):
         raise TypeError(f"moments must be Moments, not {type(moments).__name__}")
     if moments.about != about:
         raise ValueError(f"moments must be about {about}, but are about {moments.about}")
-    rows = np.empty((*moments.shape, 4))
-    for i, field in enumerate((moments.count, moments.mean, moments.mean_lo, moments.m2)):
-        rows[..., i] = field
-    return rows
+    return np.stack((moments.count, moments.mean, moments.mean_lo, moments.m2), axis=-1)
 
 
 def _two_sum(a, b):
