@@ -7,6 +7,8 @@ read.
 """
 
 from . import _config, _core, _docs
+from ._activations import LeakyReLU, PReLU, ReLU
+from ._batchnorm import BatchNorm, BatchNorm1d, BatchNorm2d, BatchNorm3d
 from ._config import show_config
 from ._core import (batch_norm, batch_norm_backward, group_norm, group_norm_backward,
                     instance_norm, instance_norm_backward, layer_norm, layer_norm_backward,
@@ -14,20 +16,27 @@ from ._core import (batch_norm, batch_norm_backward, group_norm, group_norm_back
                     local_response_norm_backward, moments, prelu, prelu_backward, relu,
                     relu_backward, rms_norm, rms_norm_backward, standardize, switchable_norm,
                     switchable_norm_backward)
-from ._layers import BatchNorm, BatchNorm1d, BatchNorm2d, BatchNorm3d, decay
 from ._moments import Moments
+from ._norms import GroupNorm, LayerNorm, LocalResponseNorm, RMSNorm
+from ._tools import decay
+from ._tracking import (InstanceNorm1d, InstanceNorm2d, InstanceNorm3d, SwitchableNorm1d,
+                        SwitchableNorm2d, SwitchableNorm3d)
 
-__all__ = ["BatchNorm", "BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "Moments", "batch_norm",
-           "batch_norm_backward", "decay", "group_norm", "group_norm_backward", "instance_norm",
-           "instance_norm_backward", "layer_norm", "layer_norm_backward", "leaky_relu",
-           "leaky_relu_backward", "local_response_norm", "local_response_norm_backward", "moments",
-           "prelu", "prelu_backward", "relu", "relu_backward", "rms_norm", "rms_norm_backward",
-           "show_config", "standardize", "switchable_norm", "switchable_norm_backward"]
+__all__ = ["BatchNorm", "BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "GroupNorm", "InstanceNorm1d",
+           "InstanceNorm2d", "InstanceNorm3d", "LayerNorm", "LeakyReLU", "LocalResponseNorm",
+           "Moments", "PReLU", "RMSNorm", "ReLU", "SwitchableNorm1d", "SwitchableNorm2d",
+           "SwitchableNorm3d", "batch_norm", "batch_norm_backward", "decay", "group_norm",
+           "group_norm_backward", "instance_norm", "instance_norm_backward", "layer_norm",
+           "layer_norm_backward", "leaky_relu", "leaky_relu_backward", "local_response_norm",
+           "local_response_norm_backward", "moments", "prelu", "prelu_backward", "relu",
+           "relu_backward", "rms_norm", "rms_norm_backward", "show_config", "standardize",
+           "switchable_norm", "switchable_norm_backward"]
 __version__ = _core.__version__
 
-for _class in (Moments, BatchNorm, BatchNorm1d, BatchNorm2d, BatchNorm3d, decay, show_config):
-    _class.__module__ = __name__
-del _class
+for _name in __all__:
+    if isinstance(globals()[_name], type) or hasattr(globals()[_name], "__code__"):
+        globals()[_name].__module__ = __name__
+del _name
 
 _docs.attach()
 _config.obey_environment()

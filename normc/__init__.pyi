@@ -135,39 +135,21 @@ class _IncompatibleKeys(NamedTuple):
     missing_keys: list[str]
     unexpected_keys: list[str]
 
-class BatchNorm:
-    weight: _Array | None
-    bias: _Array | None
-    running_mean: _Array | None
-    running_var: _Array | None
-    num_batches_tracked: NDArray[np.int64] | None
-    eps: float
-    momentum: float | None
-    affine: bool
-    track_running_stats: bool
+class _Layer:
     training: bool
     frozen: bool
-    dtype: np.dtype[Any]
-    @property
-    def num_features(self) -> int: ...
-    @property
-    def axis(self) -> int: ...
-    @property
-    def correction(self) -> int: ...
-    def __init__(
-        self, num_features: SupportsIndex, eps: float = 1e-05, momentum: float | None = 0.1,
-        affine: bool = True, track_running_stats: bool = True, *, bias: bool = True,
-        axis: SupportsIndex = 1, correction: Literal[0, 1] = 1,
-        dtype: DTypeLike = ...) -> None: ...
     def __call__(
         self, x: ArrayLike, /, *, where: _Mask | None = None,
         out: _Array | None = None) -> _Array: ...
+    def backward(self, grad: ArrayLike) -> _Array: ...
     def train(self, mode: bool = True) -> Self: ...
     def eval(self) -> Self: ...
     def freeze(self) -> Self: ...
     def unfreeze(self) -> Self: ...
     def parameters(self) -> Iterator[_Array]: ...
     def named_parameters(self) -> Iterator[tuple[str, _Array]]: ...
+    def gradients(self) -> Iterator[_Array]: ...
+    def zero_grad(self) -> None: ...
     def state_dict(self) -> dict[str, _Array]: ...
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True) -> _IncompatibleKeys: ...
@@ -175,6 +157,133 @@ class BatchNorm:
     def reset_running_stats(self) -> None: ...
     def extra_repr(self) -> str: ...
 
+class _Affine(_Layer):
+    weight: _Array | None
+    bias: _Array | None
+    weight_grad: _Array | None
+    bias_grad: _Array | None
+    eps: float
+    dtype: np.dtype[Any]
+
+class _Tracking(_Affine):
+    running_mean: _Array | None
+    running_var: _Array | None
+    num_batches_tracked: NDArray[np.int64] | None
+    momentum: float | None
+    affine: bool
+    @property
+    def num_features(self) -> int: ...
+    @property
+    def axis(self) -> int: ...
+
+class BatchNorm(_Tracking):
+    track_running_stats: bool
+    on_single: Literal["error", "running"]
+    on_nonfinite: Literal["propagate", "skip", "raise"]
+    @property
+    def correction(self) -> int: ...
+    def __init__(
+        self, num_features: SupportsIndex, eps: float = 1e-05, momentum: float | None = 0.1,
+        affine: bool = True, track_running_stats: bool = True, *, bias: bool = True,
+        axis: SupportsIndex = 1, correction: Literal[0, 1] = 1, dtype: DTypeLike = ...,
+        on_single: Literal["error", "running"] = "error",
+        on_nonfinite: Literal["propagate", "skip", "raise"] = "propagate") -> None: ...
+
 class BatchNorm1d(BatchNorm): ...
 class BatchNorm2d(BatchNorm): ...
 class BatchNorm3d(BatchNorm): ...
+
+class _InstanceNorm(_Tracking):
+    track_running_stats: bool
+    def __init__(
+        self, num_features: SupportsIndex, eps: float = 1e-05, momentum: float | None = 0.1,
+        affine: bool = False, track_running_stats: bool = False, *, bias: bool = True,
+        axis: SupportsIndex = 1, dtype: DTypeLike = ...) -> None: ...
+
+class InstanceNorm1d(_InstanceNorm): ...
+class InstanceNorm2d(_InstanceNorm): ...
+class InstanceNorm3d(_InstanceNorm): ...
+
+class _SwitchableNorm(_Tracking):
+    mean_weight: _Array
+    var_weight: _Array
+    mean_weight_grad: _Array
+    var_weight_grad: _Array
+    @property
+    def correction(self) -> int: ...
+    def __init__(
+        self, num_features: SupportsIndex, eps: float = 1e-05, momentum: float | None = 0.1,
+        affine: bool = True, *, bias: bool = True, axis: SupportsIndex = 1,
+        correction: Literal[0, 1] = 0, dtype: DTypeLike = ...) -> None: ...
+
+class SwitchableNorm1d(_SwitchableNorm): ...
+class SwitchableNorm2d(_SwitchableNorm): ...
+class SwitchableNorm3d(_SwitchableNorm): ...
+
+class LayerNorm(_Affine):
+    elementwise_affine: bool
+    @property
+    def normalized_shape(self) -> tuple[int, ...]: ...
+    @property
+    def axis(self) -> tuple[int, ...] | None: ...
+    def __init__(
+        self, normalized_shape: _Axes, eps: float = 1e-05, elementwise_affine: bool = True,
+        bias: bool = True, *, axis: _Axes | None = None, dtype: DTypeLike = ...) -> None: ...
+
+class RMSNorm(_Layer):
+    weight: _Array | None
+    weight_grad: _Array | None
+    eps: float | None
+    elementwise_affine: bool
+    dtype: np.dtype[Any]
+    @property
+    def normalized_shape(self) -> tuple[int, ...]: ...
+    @property
+    def axis(self) -> tuple[int, ...] | None: ...
+    def __init__(
+        self, normalized_shape: _Axes, eps: float | None = None, elementwise_affine: bool = True,
+        *, axis: _Axes | None = None, dtype: DTypeLike = ...) -> None: ...
+
+class GroupNorm(_Affine):
+    affine: bool
+    @property
+    def num_groups(self) -> int: ...
+    @property
+    def num_channels(self) -> int: ...
+    @property
+    def axis(self) -> int: ...
+    def __init__(
+        self, num_groups: SupportsIndex, num_channels: SupportsIndex, eps: float = 1e-05,
+        affine: bool = True, *, bias: bool = True, axis: SupportsIndex = 1,
+        dtype: DTypeLike = ...) -> None: ...
+
+class LocalResponseNorm(_Layer):
+    size: int
+    alpha: float
+    beta: float
+    k: float
+    window: Literal["torch", "onnx"]
+    @property
+    def axis(self) -> int: ...
+    def __init__(
+        self, size: SupportsIndex, alpha: float = 0.0001, beta: float = 0.75, k: float = 1.0, *,
+        axis: SupportsIndex = 1, window: Literal["torch", "onnx"] = "torch") -> None: ...
+
+class ReLU(_Layer):
+    def __init__(self) -> None: ...
+
+class LeakyReLU(_Layer):
+    negative_slope: float
+    def __init__(self, negative_slope: float = 0.01) -> None: ...
+
+class PReLU(_Layer):
+    weight: _Array
+    weight_grad: _Array
+    init: float
+    @property
+    def num_parameters(self) -> int: ...
+    @property
+    def axis(self) -> int: ...
+    def __init__(
+        self, num_parameters: SupportsIndex = 1, init: float = 0.25, *,
+        axis: SupportsIndex = 1) -> None: ...

@@ -120,6 +120,17 @@ def numbers(o, name):
     return array.astype(np.float64) if array.dtype.kind in "biu" else array
 
 
+@np.errstate(all="ignore")
+def rounded(values, dtype):
+    """To dtype, and once: ml_dtypes goes from float64 to bfloat16 by way of float32."""
+    if values.dtype.itemsize == 8 and np.dtype(dtype).name == "bfloat16":
+        narrow = values.astype(np.float32)
+        inexact = (narrow != values) & np.isfinite(narrow)
+        bits = narrow.view(np.uint32) - (inexact & (abs(narrow) > abs(values)))
+        values = (bits | inexact).astype(np.uint32).view(np.float32)  # to odd, as in running.c
+    return values.astype(dtype)
+
+
 def mask(o, name):
     array = _base(o, name)
     if array.dtype != bool:
@@ -132,6 +143,12 @@ def shared(o, name):
     if not isinstance(o, np.ndarray):
         raise _wrong_type(name, "an ndarray", o)
     return _checked(_base(o, name), name, "", "float16, bfloat16, float32 or float64")
+
+
+def full_mask(where, x):
+    """The mask in x's shape; None is all of it."""
+    where = True if where is None else mask(where, "where")
+    return _named("where", lambda given: np.broadcast_to(given, x.shape), where)
 
 
 def join_mask(x, where, takes_where):

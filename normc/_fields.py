@@ -9,32 +9,77 @@ def flag(layer, value, name):
     return _convert.flag(value, name)
 
 
-def eps(layer, value, name):
-    number = _convert.real(value, name)
-    if not number >= 0:
-        raise ValueError(f"{name} must be non-negative, but got {value}")
-    return value if type(value) is int else number
+def number(layer, value, name):
+    """A float; integers stay what they are, for the repr."""
+    real = _convert.real(value, name)
+    return value if type(value) is int else real
 
 
-def momentum(layer, value, name):
-    """None, or a finite number; integers stay what they are, for the repr."""
-    if value is None:
-        return None
-    number = _convert.real(value, name)
-    if not np.isfinite(number):
+def finite(layer, value, name):
+    kept = number(layer, value, name)
+    if not np.isfinite(float(kept)):
         raise ValueError(f"{name} must be finite, but got {value}")
-    return value if type(value) is int else number
+    return kept
 
 
-def vector(layer, value, name):
-    """One number per channel; an ndarray is kept, so that both sides see each other's changes."""
+def optional(check):
+    """The same check, but None stays None."""
+    return lambda layer, value, name: None if value is None else check(layer, value, name)
+
+
+momentum = optional(finite)
+
+
+def eps(layer, value, name):
+    kept = number(layer, value, name)
+    if not kept >= 0:
+        raise ValueError(f"{name} must be non-negative, but got {value}")
+    return kept
+
+
+def word(*words):
+    """One of these strings."""
+    def check(layer, value, name):
+        if not isinstance(value, str):
+            raise TypeError(f"{name} must be a string, not {type(value).__name__}")
+        if value not in words:
+            raise ValueError(f"{name} must be one of {', '.join(map(repr, words))}, but got "
+                             f"{value!r}")
+        return value
+    return check
+
+
+def count(layer, value, name):
+    """How many there are of something."""
+    if isinstance(value, bool):
+        raise TypeError(f"{name} must be an integer, not bool")
+    n = _convert.integer(value, name)
+    if n < 0:
+        raise ValueError(f"{name} must be non-negative, but got {n}")
+    return n
+
+
+def floating(dtype):
+    """The dtype of a layer's arrays; None is float32."""
+    try:
+        dtype = np.dtype(np.float32 if dtype is None else dtype)
+    except (TypeError, ValueError, DeprecationWarning) as error:  # a warning: if it is an error
+        raise TypeError(f"dtype: {error}") from error
+    if dtype.name not in _convert.FLOATING:
+        raise TypeError(f"dtype must be one of {', '.join(_convert.FLOATING)}, but got {dtype}")
+    return dtype
+
+
+def array(layer, value, name):
+    """Of the shape it has in this layer; an ndarray is kept, so that both see each other's changes.
+    """
     if value is None:
         return None
     given = isinstance(value, np.ndarray)
-    array = (_convert.shared if given else _convert.numbers)(value, name)
-    if array.shape != (layer.num_features,):
-        raise ValueError(f"{name} must have shape ({layer.num_features},), but has {array.shape}")
-    return value if given else array
+    converted = (_convert.shared if given else _convert.numbers)(value, name)
+    if converted.shape != layer._shape(name):
+        raise ValueError(f"{name} must have shape {layer._shape(name)}, but has {converted.shape}")
+    return value if given else converted
 
 
 def counter(layer, value, name):

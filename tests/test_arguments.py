@@ -130,8 +130,10 @@ def test_stub_agrees(name):
 def test_all_names_exist():
     for name in normc.__all__:
         assert getattr(normc, name) is not None
-    assert set(SIGNATURES) | {"Moments", "BatchNorm", "BatchNorm1d", "BatchNorm2d", "BatchNorm3d",
-                              "decay", "show_config"} <= set(normc.__all__)
+    ranked = {f"{kind}Norm{n}d" for kind in ("Batch", "Instance", "Switchable") for n in (1, 2, 3)}
+    assert set(SIGNATURES) | ranked | {
+        "Moments", "BatchNorm", "LayerNorm", "RMSNorm", "GroupNorm", "LocalResponseNorm", "ReLU",
+        "LeakyReLU", "PReLU", "decay", "show_config"} <= set(normc.__all__)
 
 
 # ---- what x may be -------------------------------------------------------------------------------

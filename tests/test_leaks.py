@@ -23,6 +23,11 @@ WHERE = np.arange(60).reshape(3, 4, 5) % 3 > 0
 OUT = np.zeros_like(X)
 WIDE_OUT, FOUR, THREE = np.zeros(X.shape), np.ones(4), np.ones(3)
 LAYER = normc.BatchNorm1d(4)
+LAYERS = [LAYER, normc.BatchNorm1d(4, on_nonfinite="skip").freeze(),
+          normc.InstanceNorm1d(4, affine=True, track_running_stats=True), normc.LayerNorm(5),
+          normc.GroupNorm(2, 4)]
+SPOILED = X * np.float32(np.nan)
+STRICT = normc.BatchNorm1d(4, on_nonfinite="raise")
 BAD_X = np.zeros(3, complex)
 
 
@@ -50,6 +55,15 @@ def fails(call):
             return
         raise AssertionError("this call was to fail")
     return failing
+
+
+def there_and_back():
+    for layer in LAYERS:
+        layer(X, where=WHERE)
+        layer.backward(OUT)
+        layer(X, out=OUT)
+        layer.eval()(X)
+        layer.train()(X)
 
 
 def merge():
@@ -80,6 +94,8 @@ CALLS = {
     "prelu": lambda: normc.prelu(X, VAR),
     "float16": lambda: normc.layer_norm(X.astype(np.float16)),
     "layer": lambda: LAYER(X, where=WHERE, out=OUT),
+    "layers and back": there_and_back,
+    "nonfinite": fails(lambda: STRICT(SPOILED)),
     "new layer": lambda: normc.BatchNorm2d(3, bias=False),
     "state_dict": lambda: LAYER.load_state_dict(LAYER.state_dict()),
     # np.ones and np.zeros of NumPy 2.4 lose a reference to float64 of their own: not in here

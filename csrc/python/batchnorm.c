@@ -1,18 +1,19 @@
 /* BatchNorm: its fields, the call, and the publication of the running statistics. What all layers
- * share (state_dict, pickle, repr ...) is normc/_layers.py, on top of this type. */
+ * share (state_dict, pickle, repr ...) is normc/_layer.py, on top of this type. */
 #include "call.h"
 #include "cpu.h"
 
 #include <math.h>
 #include <structmember.h>
 
-enum { EPS = LAYER_ARRAYS, MOMENTUM, OBJECTS };
+enum { EPS = LAYER_ARRAYS, MOMENTUM, ON_SINGLE, ON_NONFINITE, OBJECTS };
 
 /* Objects and flags are what Python has put there: they are checked at every call. */
 typedef struct {
     PyObject_HEAD vectorcallfunc call;
     State *state;               /* the module's, which the type keeps alive */
     PyObject *objects[OBJECTS]; /* NULL: nothing yet, None */
+    PyObject *remembered;       /* by the last call, for backward; NULL: there was none */
     Py_ssize_t num_features, axis;
     int correction;
     int least_rank, most_rank; /* of x */
@@ -41,6 +42,25 @@ static int number_check(PyObject *number, const char *name)
                         Py_TYPE(number)->tp_name);
 }
 
+enum { WORDS = 3 };
+
+/* Which of the words it is; NULL: the first. */
+static int word_check(PyObject *word, const char *name, const char *const words[WORDS], int *which)
+{
+    for (*which = 0; *which < WORDS && word; ++*which)
+        if (PyUnicode_Check(word) && PyUnicode_CompareWithASCIIString(word, words[*which]) == 0)
+            break;
+    if (*which < WORDS)
+        return 0;
+    return refuse(PyExc_TypeError, "%s is of type %s, or an unknown word", name,
+                  Py_TYPE(word)->tp_name);
+}
+
+static const char *const single_words[WORDS] = {"error", "running", ""};
+enum { PROPAGATE, SKIP, RAISE };
+static const char *const nonfinite_words[WORDS] = {
+    [PROPAGATE] = "propagate", [SKIP] = "skip", [RAISE] = "raise"};
+
 static int counter_take(Call *c, PyObject *tracked)
 {
     PyArrayObject *array = (PyArrayObject *)tracked;
@@ -61,7 +81,8 @@ static int counter_take(Call *c, PyObject *tracked)
 
 static int settle(const BatchNorm *bn, PyObject *const *objects, Call *c)
 {
-    const int training = bn->training && !bn->frozen, track = bn->track_running_stats;
+    const int remembers = bn->training, track = bn->track_running_stats;
+    const int training = remembers && !bn->frozen;
     PyObject *momentum = objects[MOMENTUM], *eps = objects[EPS];
     if (eps == NULL)
         return refuse(PyExc_RuntimeError, "%s.__init__() has not been called",
@@ -79,6 +100,11 @@ static int settle(const BatchNorm *bn, PyObject *const *objects, Call *c)
         return -1;
     if (number_check(eps, "eps") < 0 || as_eps(bn->state, eps, "eps", &c->job.eps) < 0)
         return -1;
+    c->keep_moments = remembers;
+    if (remembers &&
+        (word_check(objects[ON_SINGLE], "on_single", single_words, &c->running_on_single) < 0 ||
+         word_check(objects[ON_NONFINITE], "on_nonfinite", nonfinite_words, &c->on_nonfinite) < 0))
+        return -1;
     return training && track ? counter_take(c, objects[TRACKED]) : 0;
 }
 
@@ -95,11 +121,66 @@ static int snapshot(const BatchNorm *bn, Call *c)
     return status;
 }
 
+/* What backward needs, as it is before the call: the arguments of BatchNorm._differentiate, but for
+ * MOMENTS_HELD. Or why there will be no backward. */
+enum { MOMENTS_HELD = 2 };
+
+static PyObject *or_none(PyArrayObject *array)
+{
+    return array ? (PyObject *)array : Py_None;
+}
+
+static PyObject *memory_make(const Call *c)
+{
+    PyObject *const *imports = c->o.state->imports;
+    const int overlaps = c->keep_moments ? out_overlaps(&c->o) : 0;
+    if (overlaps < 0)
+        return NULL;
+    if (overlaps || !c->keep_moments)
+        return Py_NewRef(imports[overlaps ? OVERLAPPED : EVALUATED]);
+    PyObject *mean = c->use_batch ? Py_None : or_none(c->arrays[RUNNING_MEAN]);
+    PyObject *var = c->use_batch ? Py_None : or_none(c->arrays[RUNNING_VAR]);
+    return Py_BuildValue("OOOOOOd", c->o.x, or_none(c->o.where), Py_None,
+                         or_none(c->arrays[WEIGHT]), mean, var, c->job.eps);
+}
+
+/* What is let go may run any code: the last thing that a call does. */
+static void remember(BatchNorm *bn, PyObject *memory, const Call *c)
+{
+    if (c->moments && PyTuple_Check(memory)) {
+        Py_DECREF(PyTuple_GET_ITEM(memory, MOMENTS_HELD));
+        PyTuple_SET_ITEM(memory, MOMENTS_HELD, Py_NewRef(c->moments));
+    }
+    if (bn->remembered != memory)
+        Py_XSETREF(bn->remembered, Py_NewRef(memory));
+}
+
+/* The first channel whose statistics are not finite decides what becomes of the batch. */
+static int nonfinite_check(Call *c)
+{
+    const Moment *moments = c->job.moments;
+    if (c->on_nonfinite == PROPAGATE || moments == NULL)
+        return 0;
+    npy_intp channel = 0, channels = PyArray_DIM(c->moments, 0);
+    while (channel < channels && isfinite(moments[channel].hi) && isfinite(moments[channel].m2))
+        channel++;
+    if (channel == channels)
+        return 0;
+    c->update = 0;
+    c->count = NULL;
+    if (c->on_nonfinite == SKIP)
+        return 0;
+    return refuse(PyExc_ValueError,
+                  "x has a mean or variance that is not finite in channel %zd, and on_nonfinite is "
+                  "'raise'",
+                  channel);
+}
+
 /* Batches of which nothing enters the statistics do not count. */
 static int has_news(const Call *c)
 {
     if (!c->update)
-        return PyArray_MultiplyList(c->o.shape, c->o.t.ndim) > 0;
+        return c->use_batch && PyArray_MultiplyList(c->o.shape, c->o.t.ndim) > 0;
     for (npy_intp i = 0; i < c->running_mean.n; i++)
         if (!c->job.channels[i].keep)
             return 1;
@@ -123,15 +204,17 @@ static PyObject *publish(Call *c)
 static PyObject *batchnorm_call(PyObject *self, PyObject *const *args, size_t nargsf,
                                 PyObject *kwnames)
 {
-    const BatchNorm *bn = (BatchNorm *)self;
+    BatchNorm *bn = (BatchNorm *)self;
     const char *name = Py_TYPE(self)->tp_name;
-    PyObject *result = NULL;
+    PyObject *result = NULL, *memory = NULL;
     Call c;
     call_init(&c, bn->state, BATCH);
     if (call_convert(&c, LAYER_CALL, name, args, PyVectorcall_NARGS(nargsf), kwnames) == 0 &&
         snapshot(bn, &c) == 0 && operands_take(&c.o) == 0 && rank_check(bn, c.o.t.ndim) == 0 &&
-        channels_check(&c) == 0 && norm_compute(&c) == 0)
-        result = publish(&c);
+        channels_check(&c) == 0 && (memory = memory_make(&c)) && norm_compute(&c) == 0 &&
+        nonfinite_check(&c) == 0 && (result = publish(&c)))
+        remember(bn, memory, &c);
+    Py_XDECREF(memory);
     call_clear(&c);
     return result;
 }
@@ -148,6 +231,9 @@ static PyMemberDef members[] = {
     OBJECT("num_batches_tracked", TRACKED, "Batches averaged so far, 0-d int64, or None."),
     OBJECT("eps", EPS, "Added to the variance."),
     OBJECT("momentum", MOMENTUM, "Weight of the new batch; None: mean of all batches."),
+    OBJECT("on_single", ON_SINGLE, "Of one value per channel: error or running."),
+    OBJECT("on_nonfinite", ON_NONFINITE, "Of NaN in the statistics: propagate, skip or raise."),
+    {"_remembered", T_OBJECT, offsetof(BatchNorm, remembered), 0, "By the last call."},
     FLAG(track_running_stats, "Training updates the running statistics."),
     FLAG(training, "Normalise by the batch's own statistics."),
     FLAG(frozen, "Behave as in evaluation, whatever `training` says."),
@@ -178,6 +264,7 @@ static int batchnorm_clear(PyObject *self)
     BatchNorm *bn = (BatchNorm *)self;
     for (int i = 0; i < OBJECTS; i++)
         Py_CLEAR(bn->objects[i]);
+    Py_CLEAR(bn->remembered);
     return 0;
 }
 
@@ -213,6 +300,7 @@ static int batchnorm_traverse(PyObject *self, visitproc visit, void *arg)
     Py_VISIT(Py_TYPE(self));
     for (int i = 0; i < OBJECTS; i++)
         Py_VISIT(bn->objects[i]);
+    Py_VISIT(bn->remembered);
     return 0;
 }
 

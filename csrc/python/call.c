@@ -81,7 +81,8 @@ int job_place(Call *c)
 
 int norm_compute(Call *c)
 {
-    if (job_place(c) < 0 || (c->return_moments && moments_make(c) < 0))
+    if (job_place(c) < 0 ||
+        ((c->return_moments || (c->keep_moments && c->use_batch)) && moments_make(c) < 0))
         return -1;
     PyThreadState *thread = release_gil(&c->o);
     const int failed = norm_forward(&c->job);

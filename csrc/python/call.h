@@ -35,6 +35,9 @@ typedef struct {
     int use_batch;                           /* the batch's statistics, else the running ones */
     int update;                              /* ... and published into the running ones */
     int return_moments, onnx_window, takes_where;
+    int keep_moments;      /* ... of the batch, for a layer's backward */
+    int running_on_single; /* one value per channel: the running statistics for the batch's */
+    int on_nonfinite;      /* batchnorm.c has the words */
     Sizes normalized_shape, axes;
     char reduce[MAXD];
 } Call;

@@ -29,17 +29,22 @@ int vector_take(const Call *c, int which, npy_intp n, Vector *v)
 
 /* A single value has no variance to speak of. Masks are exempt: what they leave is data, not a
  * shape. */
-static int batch_size_check(const Call *c)
+static int is_single(const Call *c)
 {
     const npy_intp *dims = c->o.shape, size = PyArray_MultiplyList(dims, c->o.t.ndim);
-    const int instance = c->job.kind == INSTANCE;
     npy_intp groups = dims[c->job.axis];
-    if (instance)
+    if (c->job.kind == INSTANCE)
         groups *= dims[c->job.axis == 0];
-    if (!c->use_batch || c->job.kind == GROUP || c->o.where || size == 0 || size > groups)
+    return c->use_batch && c->job.kind != GROUP && !c->o.where && size && size <= groups;
+}
+
+static int batch_size_check(const Call *c)
+{
+    if (!is_single(c))
         return 0;
     return refuse(PyExc_ValueError, "Expected more than 1 %s when training, got input size %s",
-                  instance ? "spatial element" : "value per channel", SHAPE(c->o.t.ndim, dims));
+                  c->job.kind == INSTANCE ? "spatial element" : "value per channel",
+                  SHAPE(c->o.t.ndim, c->o.shape));
 }
 
 static int running_use_check(const Call *c)
@@ -103,6 +108,8 @@ int channels_check(Call *c)
     const npy_intp n = c->o.shape[c->job.axis];
     if (c->o.grad) /* fixed statistics, or those of the batch */
         c->use_batch = c->arrays[RUNNING_MEAN] == NULL && c->arrays[RUNNING_VAR] == NULL;
+    if (c->running_on_single && c->arrays[RUNNING_MEAN] && is_single(c))
+        c->use_batch = 0;
     if (running_use_check(c) < 0 || vector_take(c, RUNNING_MEAN, n, &c->running_mean) < 0 ||
         vector_take(c, RUNNING_VAR, n, &c->running_var) < 0 ||
         vector_check(c->arrays[WEIGHT], "weight", n) < 0 ||

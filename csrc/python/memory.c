@@ -22,15 +22,26 @@ static int bounds_meet(PyArrayObject *a, PyArrayObject *b)
     return a_first < b_last && b_first < a_last;
 }
 
+static int share_memory(const State *state, PyArrayObject *a, PyArrayObject *b)
+{
+    if (a == NULL || b == NULL || !bounds_meet(a, b))
+        return 0;
+    PyObject *answer = PyObject_CallFunctionObjArgs(state->imports[SHARES_MEMORY], a, b, NULL);
+    const int shared = answer ? PyObject_IsTrue(answer) : -1;
+    Py_XDECREF(answer);
+    return shared;
+}
+
+int out_overlaps(const Operands *o)
+{
+    const int overlaps = share_memory(o->state, o->x, o->y);
+    return overlaps ? overlaps : share_memory(o->state, o->where, o->y);
+}
+
 int refuse_shared(const State *state, PyArrayObject *array, const char *name, PyArrayObject *other,
                   const char *other_name)
 {
-    if (array == NULL || other == NULL || !bounds_meet(array, other))
-        return 0;
-    PyObject *answer =
-        PyObject_CallFunctionObjArgs(state->imports[SHARES_MEMORY], array, other, NULL);
-    const int shared = answer ? PyObject_IsTrue(answer) : -1;
-    Py_XDECREF(answer);
+    const int shared = share_memory(state, array, other);
     return shared > 0
                ? refuse(PyExc_ValueError, "%s and %s must not share memory", name, other_name)
                : shared;

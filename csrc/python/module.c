@@ -126,6 +126,8 @@ static const struct {
     [SHARED] = {"normc._convert", "shared"},
     [JOIN_MASK] = {"normc._convert", "join_mask"},
     [OVERLAPS_ITSELF] = {"normc._convert", "overlaps_itself"},
+    [EVALUATED] = {"normc._memory", "EVALUATED"},
+    [OVERLAPPED] = {"normc._memory", "OVERLAPPED"},
 };
 
 static int import_all(State *state)

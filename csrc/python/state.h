@@ -50,6 +50,8 @@ enum {
     SHARED,
     JOIN_MASK,
     OVERLAPS_ITSELF,
+    EVALUATED,
+    OVERLAPPED,
     IMPORTS
 };
 

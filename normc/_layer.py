@@ -1,0 +1,370 @@
+"""What all layers share: modes, state, copies, repr, gradients."""
+
+from collections import namedtuple
+from collections.abc import Mapping
+from copyreg import __newobj__
+
+import numpy as np
+
+from . import _core
+from ._convert import FLOATING, join_mask, mask, numbers, rounded
+from ._fields import array, counter, flag
+from ._memory import EVALUATED, OVERLAPPED, SPENT, UNCALLED
+
+IncompatibleKeys = namedtuple("IncompatibleKeys", ["missing_keys", "unexpected_keys"])
+
+
+class Gradient:
+    """Of a parameter, which it has the shape and dtype of: zeros, to which `backward` adds."""
+
+    def __init__(self, parameter):
+        self.parameter = parameter
+
+    def __get__(self, layer, kind=None):
+        if layer is None:
+            return self
+        parameter, held = getattr(layer, self.parameter), vars(layer).setdefault("_gradients", {})
+        if parameter is None:
+            return None
+        gradient = held.get(self.parameter)
+        if gradient is None or not _alike(gradient, parameter):
+            dtype = parameter.dtype.newbyteorder("=")
+            gradient = held[self.parameter] = np.zeros(parameter.shape, dtype)
+        return gradient
+
+    def __set__(self, layer, value):
+        gradient = self.__get__(layer)
+        if value is None:
+            vars(layer)["_gradients"].pop(self.parameter, None)
+        elif isinstance(value, np.ndarray) and gradient is not None and _alike(value, gradient):
+            vars(layer)["_gradients"][self.parameter] = value
+        else:
+            raise ValueError(f"{self.parameter}_grad must be an ndarray of the shape and dtype of "
+                             f"{self.parameter}")
+
+
+def _alike(gradient, parameter):
+    same_dtype = gradient.dtype == parameter.dtype.newbyteorder("=")
+    return same_dtype and gradient.shape == parameter.shape
+
+
+class Layer:
+    """What all layers share: modes, state, copies, repr, gradients.
+
+    A layer names its arrays in ``_parameters`` and ``_buffers``, of which those that are None do
+    not count; ``_checks`` tells of each other field what may be assigned, ``_fixed`` which are only
+    to be read.
+    """
+
+    _parameters = ()
+    _buffers = ()
+    _fixed = ()
+    _checks = {}
+    _ranks = (0, 64)
+    _initial = {"weight": 1, "bias": 0, "mean_weight": 1, "var_weight": 1, "running_mean": 0,
+                "running_var": 1, "num_batches_tracked": 0}
+    _transient = ("_gradients", "_remembered")
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        arrays = dict.fromkeys(cls._parameters + cls._buffers, array)
+        if "num_batches_tracked" in arrays:
+            arrays["num_batches_tracked"] = counter
+        cls._checks = {"training": flag, "frozen": flag, **arrays, **cls._checks}
+        for name in cls._parameters:
+            setattr(cls, f"{name}_grad", Gradient(name))
+
+    def __setattr__(self, name, value):
+        if name in self._fixed:
+            raise AttributeError(f"{name} cannot be assigned to")
+        if name in self._checks:
+            value = self._checks[name](self, value, name)
+        super().__setattr__(name, value)
+
+    def __delattr__(self, name):
+        if name in self._checks or name in self._fixed:
+            raise AttributeError(f"{name} cannot be deleted")
+        super().__delattr__(name)
+
+    # ---- modes -----------------------------------------------------------------------------------
+
+    def train(self, mode=True):
+        """Sets training mode, or with False evaluation; returns the layer."""
+        self.training = mode
+        return self
+
+    def eval(self):
+        """Sets evaluation mode; returns the layer."""
+        return self.train(False)
+
+    def freeze(self):
+        """Normalises by the running statistics from now on, and leaves them, whatever `train` says.
+
+        Parameters go on learning: in training mode a frozen layer has gradients, those of
+        evaluation. Without running statistics nothing changes. Returns the layer.
+        """
+        self.frozen = True
+        return self
+
+    def unfreeze(self):
+        """Undoes `freeze`; returns the layer."""
+        self.frozen = False
+        return self
+
+    # ---- arrays ----------------------------------------------------------------------------------
+
+    def named_parameters(self):
+        """Yields (name, array) of every parameter."""
+        return ((name, array) for name, array in self._arrays() if name in self._parameters)
+
+    def parameters(self):
+        """Yields the array of every parameter."""
+        return (array for _, array in self.named_parameters())
+
+    def gradients(self):
+        """Yields the array of every parameter's gradient, in the order of `parameters`."""
+        return (getattr(self, f"{name}_grad") for name, _ in self.named_parameters())
+
+    def zero_grad(self):
+        """Sets all gradients to zero, in place."""
+        for gradient in self.gradients():
+            gradient[...] = 0
+
+    def _arrays(self):
+        named = ((name, getattr(self, name)) for name in self._parameters + self._buffers)
+        return [(name, array) for name, array in named if array is not None]
+
+    def reset_running_stats(self):
+        """Running mean 0, variance 1, no batches tracked; those that are None stay."""
+        self._reset(self._buffers)
+
+    def reset_parameters(self):
+        """Parameters as they were at first, weight 1 and bias 0, and `reset_running_stats`."""
+        self._reset(self._parameters + self._buffers)
+
+    def _reset(self, names):
+        for name, array in self._arrays():
+            if name in names:
+                array[...] = self._initial[name]
+
+    def _check_input(self, x):
+        if not self._ranks[0] <= x.ndim <= self._ranks[1]:
+            ranks = " or ".join(f"{rank}D" for rank in sorted({*self._ranks}))
+            raise ValueError(f"expected {ranks} input (got {x.ndim}D input) for x")
+
+    # ---- gradients -------------------------------------------------------------------------------
+
+    def backward(self, grad):
+        """The gradient of x, from that of the result; those of the parameters are added up.
+
+        A call in training mode remembers its input, by reference and without a copy: do not change
+        x or where before `backward`. Afterwards the layer holds nothing of them.
+
+        Parameters
+        ----------
+        grad : array_like of x's shape
+            Gradient of the result of the last call.
+
+        Returns
+        -------
+        ndarray
+            Gradient of x, of its shape and dtype. What each parameter's is, was added to
+            ``weight_grad``, ``bias_grad`` and so on.
+
+        Raises
+        ------
+        RuntimeError
+            There is nothing to go back to: no call yet, one in evaluation mode or with an ``out``
+            that overlaps x, or it has had its backward.
+        TypeError, ValueError
+            grad has a wrong dtype or shape; nothing is added then.
+        """
+        held = getattr(self, "_remembered", None) or UNCALLED
+        if isinstance(held, str):
+            raise RuntimeError(f"{type(self).__name__}.backward: {held}")
+        dx, *gradients = self._differentiate(grad, *held)
+        self._remembered = SPENT
+        with np.errstate(all="ignore"):
+            for name, gradient in zip(self._parameters, gradients, strict=True):
+                total = getattr(self, f"{name}_grad")
+                if total is not None:
+                    total += gradient.astype(total.dtype, copy=False)
+        return dx
+
+    def _forget(self):
+        """What belongs to calls, not to the layer."""
+        for name in self._transient:
+            vars(self).pop(name, None)
+
+    # ---- state -----------------------------------------------------------------------------------
+
+    def state_dict(self):
+        """Copies of all arrays by name, with torch's names."""
+        return {name: np.array(array) for name, array in self._arrays()}
+
+    def load_state_dict(self, state_dict, strict=True):
+        """Copies the arrays of a `state_dict` into the layer's own, all or none.
+
+        Parameters
+        ----------
+        state_dict : mapping of str to array_like
+            normc's or torch's.
+        strict : bool
+            Whether missing and unexpected names are errors. The counter alone may be missing, as
+            from old checkpoints; then it stays.
+
+        Returns
+        -------
+        IncompatibleKeys
+            Two lists, ``missing_keys`` and ``unexpected_keys``.
+
+        Raises
+        ------
+        TypeError
+            state_dict is no mapping.
+        ValueError
+            Names are missing or unexpected, or arrays have another shape or kind of dtype; the
+            message names them all.
+        """
+        if not isinstance(state_dict, Mapping):
+            raise TypeError(f"state_dict must be a mapping, not {type(state_dict).__name__}")
+        own = dict(self._arrays())
+        missing = [name for name in own if name not in state_dict]
+        required = [name for name in missing if name != "num_batches_tracked"]
+        unexpected = [name for name in state_dict if name not in own]
+        problems = []
+        if strict and required:
+            problems.append(f"Missing key(s) in state_dict: {_quoted(required)}.")
+        if strict and unexpected:
+            problems.append(f"Unexpected key(s) in state_dict: {_quoted(unexpected)}.")
+        values = {}
+        for name in [name for name in own if name in state_dict]:
+            values[name], problem = _loadable(name, state_dict[name], own[name])
+            problems += problem
+        if problems:
+            title = f"Error(s) in loading state_dict for {type(self).__name__}:"
+            raise ValueError("\n\t".join([title, *problems]))
+        for name, value in values.items():
+            own[name][...] = value
+        return IncompatibleKeys(missing, unexpected)
+
+    def extra_repr(self):
+        """What stands between the parentheses of the repr."""
+        return ""
+
+    def __repr__(self):
+        return f"{type(self).__name__}({self.extra_repr()})"
+
+    def _config(self):
+        """What the class below needs to begin with."""
+        return ()
+
+    def __reduce__(self):
+        own = {name: value for name, value in vars(self).items() if name not in self._transient}
+        fields = {name: getattr(self, name) for name in self._checks if name not in own}
+        state = {"config": self._config(), "fields": fields, "dict": own}
+        return __newobj__, (type(self),), state
+
+    def __setstate__(self, state):
+        try:
+            super().__init__(*state["config"])
+            for name, value in state["fields"].items():
+                setattr(self, name, value)
+            vars(self).update(state["dict"])
+        except (AttributeError, LookupError, OverflowError, TypeError, ValueError) as error:
+            raise ValueError(f"this is no state of a {type(self).__name__}: {error!r}") from error
+
+
+def _quoted(names):
+    return ", ".join(f'"{name}"' for name in names)
+
+
+def _as_array(entry):
+    """An ndarray, also of another library's tensor that NumPy cannot read as it is."""
+    if not isinstance(entry, np.ndarray) and hasattr(entry, "detach"):
+        entry = entry.detach()
+    try:
+        return np.asarray(entry)
+    except (TypeError, RuntimeError):
+        if not hasattr(entry, "double"):
+            raise
+        return np.asarray(entry.double())
+
+
+def _loadable(name, entry, own):
+    """The entry as an array of own's dtype and shape, and what is wrong with it, in a list."""
+    try:
+        value = _as_array(entry)
+    except (TypeError, ValueError, RuntimeError) as error:
+        return None, [f"{name} is no array: {error}"]
+    kinds = "iu" if own.dtype.kind in "iu" else "iufb"
+    if value.dtype.kind not in kinds and not (kinds == "iufb" and value.dtype.name in FLOATING):
+        return None, [f"dtype mismatch for {name}: {value.dtype} in state_dict, {own.dtype} here."]
+    if value.shape != own.shape:
+        return None, [f"size mismatch for {name}: copying a param with shape {value.shape} from "
+                      f"checkpoint, the shape in current model is {own.shape}."]
+    if kinds == "iu" and ((value < 0) | (value >= np.iinfo(own.dtype).max)).any():
+        return None, [f"{name} counts from 0 to {np.iinfo(own.dtype).max - 1}, but has {value}."]
+    if not own.flags.writeable:
+        return None, [f"{name} is read-only."]
+    return rounded(value, own.dtype), []
+
+
+class FunctionLayer(Layer):
+    """A layer that is one function of normc, and its gradient, with arguments of its own.
+
+    It names the function in ``_function``; ``_masked`` tells whether that takes ``where``.
+    ``_arguments()`` are those of both the function and its gradient, those of the function alone
+    and those of the gradient alone; if the function returns moments, the gradient takes them.
+    """
+
+    _function = ""
+    _masked = True
+
+    def _begin(self, fixed, settings, arrays=()):
+        """Takes the fields, and makes the arrays that are named; all or nothing."""
+        before = dict(vars(self))
+        try:
+            self._forget()
+            vars(self).update(fixed, training=True, frozen=False)
+            for name, value in settings.items():
+                setattr(self, name, value)
+            for name in self._parameters + self._buffers:
+                dtype = np.int64 if name == "num_batches_tracked" else self.dtype
+                there = name in arrays
+                setattr(self, name, np.zeros(self._shape(name), dtype) if there else None)
+            self.reset_parameters()
+        except BaseException:
+            vars(self).clear()
+            vars(self).update(before)
+            raise
+
+    def __call__(self, x, /, *, where=None, out=None):
+        """The layer's function of x; ``where`` and ``out`` as the function takes them."""
+        if type(x) is not np.ndarray:
+            where, x = join_mask(x, where, self._masked), numbers(x, "x")
+        self._check_input(x)
+        both, forward, backward = self._arguments()
+        if self._masked:
+            both["where"] = where if where is None else mask(where, "where")
+        elif where is not None:
+            raise TypeError(f"{type(self).__name__} takes no where")
+        result = self._apply(x, out=out, **both, **forward)
+        if forward.get("return_moments"):
+            result, backward["moments"] = result
+        if not self.training:
+            memory = EVALUATED
+        elif out is not None and any(np.shares_memory(out, a) for a in (x, both.get("where"))
+                                     if a is not None):
+            memory = OVERLAPPED
+        else:
+            memory = x, {**both, **backward}
+        vars(self)["_remembered"] = memory
+        return result
+
+    def _apply(self, x, **arguments):
+        return getattr(_core, self._function)(x, **arguments)
+
+    def _differentiate(self, grad, x, arguments):
+        result = getattr(_core, f"{self._function}_backward")(grad, x, **arguments)
+        return result if isinstance(result, tuple) else (result,)
