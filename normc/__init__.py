@@ -18,19 +18,20 @@ from ._core import (batch_norm, batch_norm_backward, group_norm, group_norm_back
                     switchable_norm_backward)
 from ._moments import Moments
 from ._norms import GroupNorm, LayerNorm, LocalResponseNorm, RMSNorm
-from ._tools import decay
+from ._tools import decay, fold_batch_norm, recompute_stats
 from ._tracking import (InstanceNorm1d, InstanceNorm2d, InstanceNorm3d, SwitchableNorm1d,
                         SwitchableNorm2d, SwitchableNorm3d)
 
 __all__ = ["BatchNorm", "BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "GroupNorm", "InstanceNorm1d",
            "InstanceNorm2d", "InstanceNorm3d", "LayerNorm", "LeakyReLU", "LocalResponseNorm",
            "Moments", "PReLU", "RMSNorm", "ReLU", "SwitchableNorm1d", "SwitchableNorm2d",
-           "SwitchableNorm3d", "batch_norm", "batch_norm_backward", "decay", "group_norm",
-           "group_norm_backward", "instance_norm", "instance_norm_backward", "layer_norm",
-           "layer_norm_backward", "leaky_relu", "leaky_relu_backward", "local_response_norm",
-           "local_response_norm_backward", "moments", "prelu", "prelu_backward", "relu",
-           "relu_backward", "rms_norm", "rms_norm_backward", "show_config", "standardize",
-           "switchable_norm", "switchable_norm_backward"]
+           "SwitchableNorm3d", "batch_norm", "batch_norm_backward", "decay", "fold_batch_norm",
+           "group_norm", "group_norm_backward", "instance_norm", "instance_norm_backward",
+           "layer_norm", "layer_norm_backward", "leaky_relu", "leaky_relu_backward",
+           "local_response_norm", "local_response_norm_backward", "moments", "prelu",
+           "prelu_backward", "recompute_stats", "relu", "relu_backward", "rms_norm",
+           "rms_norm_backward", "show_config", "standardize", "switchable_norm",
+           "switchable_norm_backward"]
 __version__ = _core.__version__
 
 for _name in __all__:

@@ -1,5 +1,5 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal, NamedTuple, Self, SupportsFloat, SupportsIndex, overload
+from typing import Any, Literal, NamedTuple, Self, SupportsFloat, SupportsIndex, TypeVar, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -12,6 +12,7 @@ __all__: list[str]
 _Array = NDArray[Any]
 _Axes = SupportsIndex | Sequence[SupportsIndex]
 _Mask = ArrayLike
+_L = TypeVar("_L", bound=_Tracking)
 _Result = Any  # an ndarray, or with return_moments=True (ndarray, Moments)
 
 def batch_norm(
@@ -287,3 +288,7 @@ class PReLU(_Layer):
     def __init__(
         self, num_parameters: SupportsIndex = 1, init: float = 0.25, *,
         axis: SupportsIndex = 1) -> None: ...
+
+def recompute_stats(layer: _L, batches: Iterable[ArrayLike | tuple[ArrayLike, _Mask]]) -> _L: ...
+def fold_batch_norm(
+    weight: ArrayLike, bias: ArrayLike | None, bn: BatchNorm) -> tuple[_Array, _Array]: ...

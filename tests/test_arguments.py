@@ -133,7 +133,8 @@ def test_all_names_exist():
     ranked = {f"{kind}Norm{n}d" for kind in ("Batch", "Instance", "Switchable") for n in (1, 2, 3)}
     assert set(SIGNATURES) | ranked | {
         "Moments", "BatchNorm", "LayerNorm", "RMSNorm", "GroupNorm", "LocalResponseNorm", "ReLU",
-        "LeakyReLU", "PReLU", "decay", "show_config"} <= set(normc.__all__)
+        "LeakyReLU", "PReLU", "decay", "show_config", "recompute_stats",
+        "fold_batch_norm"} <= set(normc.__all__)
 
 
 # ---- what x may be -------------------------------------------------------------------------------

@@ -230,3 +230,36 @@ def test_torchs_own_inputs(name, training, rng):
             assert_close(ours.backward(grad), dx, 64)
         count += 1
     assert count > 0
+
+
+# ---- folding -------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("make, shape", [
+    (lambda b: torch.nn.Linear(6, 4, bias=b), (5, 6)),
+    (lambda b: torch.nn.Conv2d(6, 4, 3, bias=b), (2, 6, 7, 8)),
+    (lambda b: torch.nn.Conv1d(6, 4, 3, groups=2, bias=b), (2, 6, 9))],
+    ids=["linear", "conv", "groups"])
+def test_fold_as_torch_fuses(make, shape, bias, rng):
+    from torch.nn.utils import fusion
+
+    before = make(bias).double().eval()
+    bn = (torch.nn.BatchNorm1d(4) if len(shape) == 2 else torch.nn.BatchNorm2d(4)).double().eval()
+    with torch.no_grad():
+        for tensor in (bn.weight, bn.bias, bn.running_mean):
+            tensor.copy_(torch.tensor(rng.normal(size=4)))
+        bn.running_var.copy_(torch.tensor(rng.uniform(0.5, 2, 4)))
+    mine = as_float64(normc.BatchNorm(4))
+    mine.load_state_dict(bn.state_dict())
+    weight, shift = normc.fold_batch_norm(
+        before.weight.detach(), None if before.bias is None else before.bias.detach(), mine)
+    fuse = fusion.fuse_linear_bn_eval if len(shape) == 2 else fusion.fuse_conv_bn_eval
+    fused = fuse(before, bn)
+    assert_close(weight, fused.weight, 4)
+    assert_close(shift, fused.bias, 4)
+    with torch.no_grad():
+        x = torch.tensor(rng.normal(size=shape))
+        expected = mine.eval()(before(x).numpy())
+        fused.weight.copy_(torch.tensor(weight))
+        fused.bias.copy_(torch.tensor(shift))
+        assert_close(expected, fused(x), 4)
