@@ -1,8 +1,9 @@
-# Everything that demo, test and bench need goes into .venv.
+# Everything that demo, train, test and bench need goes into .venv.
 #   make test TORCH=                 without torch, and so without the comparisons with it
 #   make test TORCH_INDEX=URL        torch from an index of its own (such as that of its CPU builds)
 #   make test PYTEST_ARGS="-k layer" some of the tests
 #   make oldest                      the same build's tests with the oldest NumPy it runs with
+#   make train TRAIN_ARGS="--norms batch,none --data DIR"
 #   make bench BENCH_ARGS="layer_norm --json result.json"
 #   CC=clang-19 make ...             another compiler
 
@@ -10,6 +11,7 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 TORCH_INDEX ?=
 PYTEST_ARGS ?=
+TRAIN_ARGS ?=
 BENCH_ARGS ?=
 CLANG_FORMAT ?= $(firstword $(shell command -v clang-format-19 clang-format) clang-format)
 
@@ -17,10 +19,13 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 SOURCES := setup.py pyproject.toml $(shell find csrc -type f)
 
-.PHONY: demo test oldest bench core sanitize lint format clean
+.PHONY: demo train test oldest bench core sanitize lint format clean
 
 demo: .venv/demo
 	$(BIN)/python examples/demo.py
+
+train: .venv/train
+	$(BIN)/python examples/lenet.py $(TRAIN_ARGS)
 
 test: .venv/test $(if $(TORCH),.venv/torch)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
@@ -51,7 +56,7 @@ core:
 	touch $@
 
 # normc itself is installed already: this adds what the extra asks for.
-.venv/demo .venv/test .venv/bench: .venv/%: .venv/normc
+.venv/demo .venv/train .venv/test .venv/bench: .venv/%: .venv/normc
 	$(PIP) 'normc[$*]'
 	touch $@
 
@@ -87,5 +92,5 @@ format:
 	$(CLANG_FORMAT) -i $(C_FILES)
 
 clean:
-	rm -rf .venv .venv-oldest build dist *.egg-info normc/*.so demo.png .pytest_cache .hypothesis
+	rm -rf .venv .venv-oldest build dist *.egg-info normc/*.so demo.png lenet.png .pytest_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +
