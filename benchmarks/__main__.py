@@ -1,4 +1,4 @@
-"""python -m benchmarks [name ...] [--seconds S] [--json FILE]"""
+"""Times norms beside their peers, after a check of every result."""
 
 import os
 
@@ -9,12 +9,8 @@ import json
 import statistics
 import sys
 
-import numpy as np
-
-import normc
-
-from . import measure
-from .cases import CASES, torch
+from . import measure, peers
+from .cases import CASES
 
 COLUMNS = ("copy", "normc", "fresh", "numpy", "torch")
 
@@ -44,8 +40,9 @@ def ratio(result, peer, ours):
 
 
 def line(label, result, error):
+    ours = "normc" if "normc" in result else "fresh"
     cells = "".join(f"{shown(result.get(name)):>18}" for name in COLUMNS)
-    return (f"{label:<48}{cells}{ratio(result, 'copy', 'normc'):>8}"
+    return (f"{label:<48}{cells}{ratio(result, 'copy', ours):>8}"
             f"{ratio(result, 'numpy', 'fresh'):>9}{ratio(result, 'torch', 'fresh'):>9}"
             f"{error:>8.2f}")
 
@@ -56,26 +53,24 @@ def main():
               if not options.names or any(name in c.label for name in options.names)]
     if not chosen:
         sys.exit("no such case; there are: " + ", ".join(c.label for c in CASES))
-    if torch is not None:
-        torch.set_num_threads(1)
-    torch_name = f"torch {torch.__version__}" if torch else "no torch"
-    print(f"normc {normc.__version__}, NumPy {np.__version__}, {torch_name}; one thread, "
-          "microseconds: minimum (median)\n")
+    named = ", ".join(f"{name} {version}" for name, version in peers.versions().items())
+    print(f"{named}; one thread, microseconds: minimum (median)\n")
     print(f"{'':<48}" + "".join(f"{name:>8}{'':>10}" for name in COLUMNS)
           + f"{'of copy':>8}{'x numpy':>9}{'x torch':>9}{'error':>8}")
     results, wrong = {}, []
     for case in chosen:
-        arrays = measure.data(case)
-        if arrays is None:
+        measured = measure.run(case, options.seconds)
+        if measured is None:
             print(f"{case.label:<48} needs ml_dtypes")
             continue
-        error = measure.check(case, *arrays)
+        times, errors = measured
+        error = max(errors[name] for name in ("normc", "fresh") if name in errors)
         if not error <= 1:
             wrong.append(case.label)
-        result = microseconds(measure.compete(measure.contenders(case, *arrays), options.seconds))
+        result = microseconds(times)
         print(line(case.label, result, error), flush=True)
-        results[case.label] = {name: dict(zip(("min", "median"), pair))
-                               for name, pair in result.items()} | {"error": error}
+        results[case.label] = {name: dict(zip(("min", "median"), pair), error=errors.get(name))
+                               for name, pair in result.items()}
     if options.json:
         with open(options.json, "w") as file:
             json.dump(results, file, indent=1)

@@ -1,173 +1,189 @@
-"""What is timed: each norm on shapes that networks have, by normc, by NumPy and by torch.
+"""What is timed: norms on shapes that networks have, and the formula of each, once for all."""
 
-Every call takes x, weight and bias; torch's take tensors over the same memory.
-"""
-
-from dataclasses import dataclass
-from typing import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-import normc
-from normc import reference
-
-try:
-    import torch
-    import torch.nn.functional as F
-except ImportError:
-    torch = None
-
 EPS = 1e-5
+# Unit roundoff of what a result is rounded to.
+UNIT = {"float16": 2.0**-11, "bfloat16": 2.0**-8, "float32": 2.0**-24, "float64": 2.0**-53}
 
 
 @dataclass(frozen=True)
 class Case:
-    """One row. Groups of the first and the last index of `apart` are checked without the rest."""
+    """A norm, a shape and where it comes from.
 
-    name: str
+    `axis` is that of the channels; of layer_norm and rms_norm the one that shares a mean.
+    """
+
+    norm: str
     shape: tuple
-    apart: int  # an axis that no mean runs over
-    parameters: int  # the axis that weight and bias run along
-    normc: Callable  # x, w, b, out -> y
-    exact: Callable  # x, w, b -> float64
-    numpy: Callable
-    torch: Callable
+    network: str
     dtype: str = "float32"
-    note: str = ""
-    window: int = 0
+    axis: int = 1
+    num_groups: int = 1  # of group_norm
+    size: int = 0  # of local_response_norm
+    training: bool = True  # of batch_norm; else by running statistics
+    backward: bool = False
 
     @property
     def label(self):
-        notes = ["" if self.dtype == "float32" else self.dtype, self.note]
-        return " ".join([self.name, str(self.shape).replace(" ", ""), *filter(None, notes)])
+        words = [self.norm + "_backward" * self.backward, str(self.shape).replace(" ", "")]
+        if self.norm == "batch_norm":
+            words.append("train" if self.training else "eval")
+        if self.norm in ("layer_norm", "rms_norm") and self.axis not in (-1, len(self.shape) - 1):
+            words.append(f"axis={self.axis}")
+        elif self.norm not in ("layer_norm", "rms_norm") and self.axis == -1:
+            words.append("channels-last")
+        words += [f"{self.num_groups} groups"] * (self.norm == "group_norm")
+        words += [f"size {self.size}"] * (self.norm == "local_response_norm")
+        words += [self.dtype] * (self.dtype != "float32")
+        return " ".join(words)
+
+    @property
+    def channels(self):
+        return self.shape[self.axis]
+
+    @property
+    def split(self):
+        """The shape in which whole axes share a mean: channels stand as (groups, channels)."""
+        axis, groups = self.axis % len(self.shape), self.num_groups
+        return *self.shape[:axis], groups, self.channels // groups, *self.shape[axis + 1:]
+
+    @property
+    def shared(self):
+        """Those axes of `split`."""
+        axis, ndim = self.axis % len(self.shape), len(self.split)
+        rest = [i for i in range(1, ndim) if i not in (axis, axis + 1)]
+        return {"batch_norm": (0, *rest), "instance_norm": tuple(rest),
+                "group_norm": (*rest, axis + 1)}.get(self.norm, (axis + 1,))
+
+    @property
+    def along(self):
+        """The shape of a parameter beside `split`."""
+        axis = self.axis % len(self.shape)
+        return tuple(n if i in (axis, axis + 1) else 1 for i, n in enumerate(self.split))
+
+    @property
+    def eps(self):
+        return 2.0**-23 if self.norm == "rms_norm" else EPS
+
+    @property
+    def has_bias(self):
+        return self.norm not in ("rms_norm", "local_response_norm")
 
 
-def standard(x, axes):
-    return (x - x.mean(axes, keepdims=True)) / np.sqrt(x.var(axes, keepdims=True) + EPS)
+@dataclass
+class Data:
+    """x of mean 0.5 and deviation 1, parameters, running statistics, the gradient of y."""
+
+    x: np.ndarray
+    weight: np.ndarray
+    bias: np.ndarray
+    mean: np.ndarray
+    var: np.ndarray
+    grad: np.ndarray = None
 
 
-def planes(parameter):
-    return parameter[:, None, None]
+def draw(case):
+    """None where the dtype needs a package that is missing."""
+    dtype = dtype_of(case.dtype)
+    if dtype is None:
+        return None
+    rng = np.random.default_rng(1)
+    x = rng.standard_normal(case.shape, np.float32)
+    x += np.float32(0.5)
+    weight, bias = 1 + rng.standard_normal((2, case.channels), np.float32) / 2
+    grad = rng.standard_normal(case.shape, np.float32).astype(dtype) if case.backward else None
+    return Data(x.astype(dtype, copy=False), weight.astype(dtype), bias.astype(dtype),
+                np.full(case.channels, 0.25, np.float32), np.full(case.channels, 1.5, np.float32),
+                grad)
 
 
-def layer_norm(shape, dtype="float32"):
-    n = shape[-1]
-    return Case(
-        "layer_norm", shape, 0, -1, dtype=dtype,
-        normc=lambda x, w, b, out: normc.layer_norm(x, n, w, b, out=out),
-        exact=lambda x, w, b: reference.layer_norm(x, n, w, b),
-        numpy=lambda x, w, b: standard(x, -1) * w + b,
-        torch=lambda x, w, b: F.layer_norm(x, (n,), w, b))
+def dtype_of(name):
+    if name != "bfloat16":
+        return np.dtype(name)
+    try:
+        import ml_dtypes
+    except ImportError:
+        return None
+    return np.dtype(ml_dtypes.bfloat16)
 
 
-def layer_norm_channels_first(shape):
-    return Case(
-        "layer_norm", shape, 0, 1, note="axis=1",
-        normc=lambda x, w, b, out: normc.layer_norm(x, None, w, b, axis=1, out=out),
-        exact=lambda x, w, b: reference.layer_norm(x, None, w, b, axis=1),
-        numpy=lambda x, w, b: standard(x, 1) * planes(w) + planes(b),
-        torch=lambda x, w, b: F.layer_norm(
-            x.permute(0, 2, 3, 1), w.shape, w, b).permute(0, 3, 1, 2))
+# ---- the formulas, in the precision of their arguments -------------------------------------------
+
+def standardise(case, x, mean=None, var=None):
+    """xhat and the reciprocal deviation, in the shape of `split`."""
+    x, over = x.reshape(case.split), {"axis": case.shared, "keepdims": True}
+    if case.norm == "rms_norm":
+        rstd = 1 / np.sqrt(np.square(x).mean(**over) + x.dtype.type(case.eps))
+        return x * rstd, rstd
+    if case.training or case.norm != "batch_norm":
+        mean, var = x.mean(**over), x.var(**over)
+    else:
+        mean, var = (a.reshape(case.along) for a in (mean, var))
+    rstd = 1 / np.sqrt(var + x.dtype.type(case.eps))
+    return (x - mean) * rstd, rstd
 
 
-def rms_norm(shape):
-    n, eps = shape[-1], 2.0**-23
-    return Case(
-        "rms_norm", shape, 0, -1,
-        normc=lambda x, w, b, out: normc.rms_norm(x, n, w, out=out),
-        exact=lambda x, w, b: reference.rms_norm(x, n, w),
-        numpy=lambda x, w, b: x / np.sqrt(np.square(x).mean(-1, keepdims=True) + eps) * w,
-        torch=lambda x, w, b: F.rms_norm(x, (n,), w))
+def forward(case, x, weight, bias, mean=None, var=None):
+    if case.norm == "local_response_norm":
+        return respond(case, x)
+    xhat, _ = standardise(case, x, mean, var)
+    y = xhat * weight.reshape(case.along)
+    return (y + bias.reshape(case.along) if case.has_bias else y).reshape(x.shape)
 
 
-def batch_norm(shape, axis=1):
-    """Training; normc and torch update running statistics, each its own."""
-    c = shape[axis]
-    reduced = tuple(i for i in range(len(shape)) if i != axis % len(shape))
-    spread = planes if axis == 1 else np.asarray
-    running, theirs = statistics(c), tensors(statistics(c))
-
-    def by_torch(x, w, b):
-        return F.batch_norm(x.movedim(axis, 1), *theirs, w, b, True).movedim(1, axis)
-
-    return Case(
-        "batch_norm", shape, axis, axis, note="train" + (" channels-last" if axis != 1 else ""),
-        normc=lambda x, w, b, out: normc.batch_norm(x, *running, w, b, True, axis=axis, out=out),
-        exact=lambda x, w, b: reference.batch_norm(x, None, None, w, b, True, axis=axis),
-        numpy=lambda x, w, b: standard(x, reduced) * spread(w) + spread(b),
-        torch=by_torch)
+def respond(case, x):
+    before = case.size // 2
+    squares = np.pad(np.square(x), [(0, 0), (before, case.size - 1 - before)]
+                     + [(0, 0)] * (x.ndim - 2))
+    total = sum(squares[:, i:i + x.shape[1]] for i in range(case.size))
+    return x / (1 + x.dtype.type(1e-4 / case.size) * total) ** x.dtype.type(0.75)
 
 
-def batch_norm_eval(shape):
-    running = mean, var = statistics(shape[1])
-    theirs = tensors(running)
-    return Case(
-        "batch_norm", shape, 0, 1, note="eval",
-        normc=lambda x, w, b, out: normc.batch_norm(x, *running, w, b, out=out),
-        exact=lambda x, w, b: reference.batch_norm(x, *running, w, b),
-        numpy=lambda x, w, b: (x - planes(mean)) * planes(w / np.sqrt(var + EPS)) + planes(b),
-        torch=lambda x, w, b: F.batch_norm(x, *theirs, w, b))
+def terms(case, grad, x, weight):
+    """xhat, rstd, t = grad * weight, and the means of t and t * xhat."""
+    xhat, rstd = standardise(case, x)
+    t = grad.reshape(case.split) * weight.reshape(case.along)
+    over = {"axis": case.shared, "keepdims": True}
+    centre = 0 if case.norm == "rms_norm" else t.mean(**over)
+    return xhat, rstd, t, centre, (t * xhat).mean(**over)
 
 
-def statistics(c):
-    return np.full(c, 0.25, np.float32), np.full(c, 1.5, np.float32)
+def backward(case, grad, x, weight):
+    """dx, dweight, dbias."""
+    xhat, rstd, t, centre, slope = terms(case, grad, x, weight)
+    dx = (t - centre - xhat * slope) * rstd
+    over = tuple(i for i, n in enumerate(case.along) if n == 1)
+    grad = grad.reshape(case.split)
+    return dx.reshape(x.shape), (grad * xhat).sum(over).ravel(), grad.sum(over).ravel()
 
 
-def tensors(arrays):
-    return [torch.from_numpy(a) for a in arrays] if torch else None
+# ---- the rows ------------------------------------------------------------------------------------
+
+def both(case):
+    return [case, replace(case, backward=True)]
 
 
-def group_norm(shape, groups):
-    def by_numpy(x, w, b):
-        split = x.reshape(shape[0], groups, -1)
-        return standard(split, -1).reshape(shape) * planes(w) + planes(b)
-
-    return Case(
-        "group_norm", shape, 0, 1, note=f"{groups} groups",
-        normc=lambda x, w, b, out: normc.group_norm(x, groups, w, b, out=out),
-        exact=lambda x, w, b: reference.group_norm(x, groups, w, b),
-        numpy=by_numpy,
-        torch=lambda x, w, b: F.group_norm(x, groups, w, b))
-
-
-def instance_norm(shape):
-    return Case(
-        "instance_norm", shape, 0, 1,
-        normc=lambda x, w, b, out: normc.instance_norm(x, None, None, w, b, out=out),
-        exact=lambda x, w, b: reference.instance_norm(x, None, None, w, b),
-        numpy=lambda x, w, b: standard(x, (2, 3)) * planes(w) + planes(b),
-        torch=lambda x, w, b: F.instance_norm(x, None, None, w, b))
-
-
-def local_response_norm(shape, size):
-    def by_numpy(x, w, b):
-        beside = (size // 2, (size - 1) // 2)
-        squares = np.pad(np.square(x), [(0, 0), beside, (0, 0), (0, 0)])
-        total = sum(squares[:, i : i + shape[1]] for i in range(size))
-        return x / (1 + np.float32(1e-4 / size) * total) ** np.float32(0.75)
-
-    return Case(
-        "local_response_norm", shape, 0, 1, note=f"size {size}", window=size,
-        normc=lambda x, w, b, out: normc.local_response_norm(x, size, out=out),
-        exact=lambda x, w, b: reference.local_response_norm(x, size),
-        numpy=by_numpy,
-        torch=lambda x, w, b: F.local_response_norm(x, size))
+def rows(shape, network, **more):
+    return Case("layer_norm", shape, network, axis=-1, **more)
 
 
 CASES = [
-    layer_norm((8, 10)),
-    layer_norm((128, 768)),
-    layer_norm((4096, 768)),
-    layer_norm((16384, 1024)),
-    layer_norm_channels_first((32, 96, 56, 56)),
-    layer_norm((4096, 768), "float16"),
-    layer_norm((4096, 768), "bfloat16"),
-    rms_norm((128, 768)),
-    rms_norm((16384, 1024)),
-    batch_norm((32, 64, 56, 56)),
-    batch_norm((32, 56, 56, 64), axis=-1),
-    batch_norm_eval((32, 64, 56, 56)),
-    group_norm((32, 64, 56, 56), 32),
-    instance_norm((32, 64, 56, 56)),
-    local_response_norm((32, 96, 55, 55), 5),
+    rows((8, 10), "tiny"),
+    rows((128, 768), "BERT, one sequence"),
+    *both(rows((4096, 768), "BERT, GPT-2")),
+    *both(rows((16384, 1024), "GPT-2 medium")),
+    Case("layer_norm", (32, 96, 56, 56), "ConvNeXt"),
+    rows((4096, 768), "BERT", dtype="float16"),
+    rows((4096, 768), "BERT", dtype="bfloat16"),
+    Case("rms_norm", (128, 768), "T5", axis=-1),
+    *both(Case("rms_norm", (16384, 1024), "T5", axis=-1)),
+    *both(Case("batch_norm", (32, 64, 56, 56), "ResNet-50")),
+    *both(Case("batch_norm", (32, 56, 56, 64), "ResNet-50", axis=-1)),
+    Case("batch_norm", (32, 64, 56, 56), "ResNet-50", training=False),
+    *both(Case("group_norm", (32, 64, 56, 56), "ResNet-50", num_groups=32)),
+    *both(Case("instance_norm", (32, 64, 56, 56), "style transfer")),
+    Case("local_response_norm", (32, 96, 55, 55), "AlexNet", size=5),
 ]

@@ -1,0 +1,60 @@
+"""torch.nn.functional, which always returns new tensors; its gradients by autograd, whose graph is
+kept."""
+
+import numpy as np
+
+try:
+    import torch
+    import torch.nn.functional as F
+
+    torch.set_num_threads(1)
+except ImportError:
+    torch = None
+
+
+def versions():
+    return {"torch": torch.__version__} if torch else {}
+
+
+def tensor(a):
+    if a.dtype.name == "bfloat16":
+        return torch.from_numpy(a.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(a)
+
+
+def array(result):
+    if isinstance(result, tuple):
+        return tuple(array(part) for part in result)
+    return result.detach().float().numpy() if result.dtype.itemsize == 2 else result.detach().numpy()
+
+
+def calls(case, data):
+    if torch is None:
+        return {}
+    function = functional(case)
+    x, w, b = (tensor(a) for a in (data.x, data.weight, data.bias))
+    running = torch.from_numpy(data.mean.copy()), torch.from_numpy(data.var.copy())
+    if not case.backward:
+        return {"torch": lambda: function(x, w, b, *running)}
+    leaves = [a.requires_grad_() for a in (x, w, b)][:2 + case.has_bias]
+    y, grad = function(x, w, b, *running), tensor(data.grad)
+    return {"torch": lambda: torch.autograd.grad(y, leaves, grad, retain_graph=True)}
+
+
+def functional(case):
+    """x, weight, bias, running mean and variance -> y, of a case's norm."""
+    axis, n = case.axis, (case.channels,)
+    last = axis in (-1, len(case.shape) - 1)
+    if case.norm == "layer_norm" and last:
+        return lambda x, w, b, m, v: F.layer_norm(x, n, w, b)
+    if case.norm == "layer_norm":
+        return lambda x, w, b, m, v: F.layer_norm(x.movedim(axis, -1), n, w, b).movedim(-1, axis)
+    if case.norm == "batch_norm":
+        return lambda x, w, b, m, v: F.batch_norm(x.movedim(axis, 1), m, v, w, b,
+                                                  case.training).movedim(1, axis)
+    return {
+        "rms_norm": lambda x, w, b, m, v: F.rms_norm(x, n, w, case.eps),
+        "group_norm": lambda x, w, b, m, v: F.group_norm(x, case.num_groups, w, b),
+        "instance_norm": lambda x, w, b, m, v: F.instance_norm(x, None, None, w, b),
+        "local_response_norm": lambda x, w, b, m, v: F.local_response_norm(x, case.size),
+    }[case.norm]
