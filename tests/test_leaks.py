@@ -183,12 +183,24 @@ def test_blocks_are_given_back(name):
     assert least < 400 * 16, f"{least} bytes in 400 calls"
 
 
-def test_the_process_does_not_grow():
-    """What the C core itself allocates, seen from outside: big calls, good and bad."""
+def growth(code):
+    """Bytes by which a process has grown between two calls of pages(), as the code prints them."""
     if not os.path.exists("/proc/self/statm"):
         pytest.skip("memory is read from /proc")
-    code = """
+    pages = """
 import os, numpy as np, normc
+def pages():
+    return int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+"""
+    done = subprocess.run([sys.executable, "-c", pages + code], capture_output=True, text=True,
+                          cwd=os.path.dirname(os.path.dirname(normc.__file__)))
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout)
+
+
+def test_the_process_does_not_grow():
+    """What the C core itself allocates, seen from outside: big calls, good and bad."""
+    grown = growth("""
 x = np.ones((2, 2, 2000), np.float32)
 w = np.ones(2000)
 c = np.ones((4, 100, 20), np.float32)
@@ -208,17 +220,42 @@ def round():
             normc.layer_norm(x, 2000, w, **bad)
         except (TypeError, ValueError):
             pass
-def pages():
-    return int(open("/proc/self/statm").read().split()[1])
 for _ in range(100):
     round()
 first = pages()
 for _ in range(500):
     round()
-print((pages() - first) * os.sysconf("SC_PAGE_SIZE"))
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
-                          cwd=os.path.dirname(os.path.dirname(normc.__file__)))
-    assert done.returncode == 0, done.stderr
+print(pages() - first)
+""")
     # What a round could lose is 8 kB and more, 4 MB in all.
-    assert int(done.stdout) < 2**20
+    assert grown < 2**20
+
+
+def test_ten_thousand_steps_of_training():
+    """Forward and backward, of every layer; half of the forwards are never gone back through."""
+    grown = growth("""
+flat, images = np.random.default_rng(0).normal(size=(2, 6, 4)), np.ones((2, 4, 3, 3), np.float32)
+images[0, :, 1] = 3
+where, unmasked = images > 1, (normc.SwitchableNorm2d, normc.LocalResponseNorm, normc.PReLU)
+layers = [(normc.BatchNorm1d(4), flat[0]), (normc.BatchNorm2d(4), images),
+          (normc.BatchNorm2d(4).freeze(), images), (normc.InstanceNorm2d(4, affine=True), images),
+          (normc.InstanceNorm2d(4, track_running_stats=True), images),
+          (normc.LayerNorm(4), flat), (normc.RMSNorm(4), flat), (normc.GroupNorm(2, 4), images),
+          (normc.SwitchableNorm1d(4), flat[1]), (normc.SwitchableNorm2d(4), images),
+          (normc.LocalResponseNorm(3), images), (normc.ReLU(), flat), (normc.LeakyReLU(), flat),
+          (normc.PReLU(4), images)]
+def steps(n):
+    for i in range(n):
+        for layer, x in layers:
+            takes = i % 2 and x is images and not isinstance(layer, unmasked)
+            masked = {"where": where} if takes else {}
+            layer(x, **masked)
+            layer.backward(layer(x, **masked))
+            layer.zero_grad()
+steps(500)
+first = pages()
+steps(10000)
+print(pages() - first)
+""")
+    # 16 bytes of a layer's step would be 2 MB.
+    assert grown < 2**19

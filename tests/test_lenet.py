@@ -83,7 +83,8 @@ def double(layer):
 
 
 def layers(rng):
-    return [(double(lenet.Dense(rng, 7, 5)), (3, 7)), (double(lenet.Conv(rng, 2, 3, 3)), (2, 2, 6, 7)),
+    return [(double(lenet.Dense(rng, 7, 5)), (3, 7)),
+            (double(lenet.Conv(rng, 2, 3, 3)), (2, 2, 6, 7)),
             (lenet.Sigmoid(), (3, 4)), (lenet.MaxPool(), (2, 3, 6, 4)),
             (lenet.Flatten(), (2, 3, 4, 5))]
 

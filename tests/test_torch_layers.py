@@ -9,6 +9,8 @@ import warnings
 import bound
 import numpy as np
 import pytest
+import zoo
+from test_torch_gradients import assert_near
 
 import normc
 
@@ -209,25 +211,42 @@ def module_inputs(name, training):
             info, device="cpu", dtype=torch.float64, requires_grad=True, training=training)]
 
 
+@pytest.mark.parametrize("dtype", zoo.DTYPES)
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("name", MODULES)
-def test_torchs_own_inputs(name, training, rng):
+def test_torchs_own_inputs(name, training, dtype, rng):
+    """In every type, against torch's float64 of the same numbers."""
     count = 0
     for given in module_inputs(name, training):
         build = given.constructor_input
         kwargs = {k: v for k, v in build.kwargs.items() if k not in ("device", "dtype", "inplace")}
-        ours = as_float64(getattr(normc, name)(*build.args, **kwargs)).train(training)
+        ours = getattr(normc, name)(*build.args, **kwargs).train(training)
+        ours = as_float64(ours) if dtype == np.float64 else ours
         theirs = getattr(torch.nn, name)(*build.args, **build.kwargs).double().train(training)
         ours.load_state_dict(theirs.state_dict())
+        theirs.load_state_dict({k: torch.from_numpy(v) for k, v in ours.state_dict().items()})
+        if getattr(ours, "eps", 0) is None:
+            theirs.eps = 2.0**-52 if dtype == np.float64 else 2.0**-23
         if given.forward_input is None:
             continue
-        x = given.forward_input.args[0]
-        expected = theirs(x)
-        assert_close(ours(x.detach().numpy()), expected, 16)
+        x = given.forward_input.args[0].detach().numpy().astype(dtype)
+        at = torch.tensor(x.astype(float), requires_grad=True)
+        expected = theirs(at)
+        size = 1 + abs(expected.detach().numpy()).max(initial=0)
+        assert_near(ours(x), expected, size)
         if training:
-            grad = rng.normal(size=tuple(x.shape))
-            dx, = torch.autograd.grad(expected, x, torch.tensor(grad))
-            assert_close(ours.backward(grad), dx, 64)
+            grad = rng.normal(size=x.shape).astype(dtype)
+            leaves = [at, *theirs.parameters()]
+            exact = torch.autograd.grad(expected, leaves, torch.tensor(grad.astype(float)))
+            got = [ours.backward(grad), *ours.gradients()]
+            size *= 1 + 1 / max(float(np.std(x.astype(float))) if x.size else 1, 1e-3)
+            for a, b in zip(got, exact, strict=True):
+                assert_near(a, b, size, 64)
+        for key, value in theirs.state_dict().items():
+            if key == "num_batches_tracked":  # torch counts empty batches, too
+                assert ours.state_dict()[key] == (value if x.size else 0)
+            else:
+                assert_near(ours.state_dict()[key], value, 1)
         count += 1
     assert count > 0
 
