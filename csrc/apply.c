@@ -8,6 +8,7 @@ enum { HI, LO, SCALE, SHIFT, SLOPE, WEIGHT, ROWS_OF_PARAMS };
 typedef struct {
     _Alignas(64) double values[ROWS_OF_PARAMS * TILE]; /* of the arithmetic type */
     double fill[TILE];
+    char *wide; /* set for each group with a dx that is not finite */
 } Params;
 
 /* rstd * weight is rounded once where the weight is constant along the run. */
@@ -41,11 +42,17 @@ static void forward_piece(const Work *w, const Piece *c, const Walk *x, char *y,
 }
 
 static void dx_piece(const Work *w, const Piece *c, const Walk *x, const Walk *g, char *y,
-                     ptrdiff_t ystep, const Affine *a, ptrdiff_t param)
+                     ptrdiff_t ystep, const Affine *a, ptrdiff_t param, char *wide)
 {
-    (w->plan->form == COLS ? w->kernels->dx_cols : w->kernels->dx_rows)(
-        x, g, y, ystep, c->n, c->count, a,
-        w->vector ? parameters(w, w->weight, param + c->i) : NULL);
+    const int cols = w->plan->form == COLS;
+    int any = 0;
+    (cols ? w->kernels->dx_cols
+          : w->kernels->dx_rows)(x, g, y, ystep, c->n, c->count, a,
+                                 w->vector ? parameters(w, w->weight, param + c->i) : NULL, &any);
+    for (ptrdiff_t k = 0; any && k < c->count; k++)
+        for (ptrdiff_t i = 0; i < c->n; i++)
+            if (!isfinite(get(w, y + (cols ? i : k) * ystep, cols ? k : i)))
+                wide[k] = 1;
 }
 
 /* Elements of one run of each group, the run's parameters at `param`. */
@@ -83,20 +90,22 @@ static void apply_piece(const Work *w, const Piece *c, ptrdiff_t param, const Pa
         if (p->pack)
             move(w, GRAD, c, &gs, NULL, NULL);
         g = p->pack ? (Walk){gs.bytes, ystep, 0} : (Walk){t->g + here[G], g.step, 0};
-        dx_piece(w, c, &x, &g, y, ystep, &a, param);
+        dx_piece(w, c, &x, &g, y, ystep, &a, param, s->wide);
     }
     if (p->pack)
         move(w, OUT, c, &xs, s->fill, NULL);
 }
 
 /* Backwards where a group does not stay in the nearest cache: what was taken last is still near. */
-static void apply_fast(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, const Fold *f)
+static void apply_fast(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, const Fold *f,
+                       char wide[TILE])
 {
     enum { NEAR = 64, FAR = 1 << 15 };
     const Plan *p = w->plan;
     const ptrdiff_t piece = p->pack ? BLOCK / count : p->form == COLS ? NEAR : p->n;
     const int back = p->form == COLS || p->runs * p->n > FAR;
     Params params;
+    params.wide = wide;
     ptrdiff_t param = -1;
     for (ptrdiff_t j = 0; j < p->runs; j++) {
         const ptrdiff_t run = back ? p->runs - 1 - j : j;
@@ -133,7 +142,8 @@ static int parameters_carry(const Work *w, const Fold *f, ptrdiff_t param)
 }
 
 /* Stretches of groups that the fast road carries; one by one where a group's elements have a weight
- * of their own each. */
+ * of their own each. Of a gradient nobody knows before: it is made again, where it could be that g
+ * * weight was too large. */
 void apply(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, const Fold *f)
 {
     const ptrdiff_t step = across(w->plan)->step[PARAM], most = w->vector && step ? 1 : count;
@@ -141,9 +151,13 @@ void apply(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, const Fold
         for (end = g; end < count && end - g < most; end++)
             if (f[end].exact || !parameters_carry(w, &f[end], at[PARAM] + end * step))
                 break;
+        char wide[TILE] = {0};
         if (end > g)
-            apply_fast(w, nth(w, at, g).at, end - g, f + g);
+            apply_fast(w, nth(w, at, g).at, end - g, f + g, wide);
         else
             exact_group(w, nth(w, at, end++).at, &f[g]);
+        for (ptrdiff_t i = g; i < end; i++)
+            if (wide[i - g] && f[i].rstd == f[i].rstd)
+                exact_group(w, nth(w, at, i).at, &f[i]);
     }
 }

@@ -48,14 +48,13 @@ static ptrdiff_t stretch(const Work *w, ptrdiff_t count, const Fold *f, ptrdiff_
 void dots(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, const Fold *f, Dot *d,
           ptrdiff_t step, double *sums, ptrdiff_t pitch)
 {
-    const ptrdiff_t n = units(w), each = w->plan->runs / n;
     for (ptrdiff_t g = 0, many; g < count; g += many) {
         const Place here = nth(w, at, g);
         many = stretch(w, count, f, g);
         if (many)
             dots_fast(w, here.at, many, f + g, d + g * step, step, sums, pitch);
-        for (ptrdiff_t u = 0; !many && u < n; u++)
-            d[g * step + u] = exact_dot(w, here.at, u * each, each, f + g, sums, pitch);
+        else
+            exact_dots(w, here.at, f + g, d + g * step, sums, pitch);
         many += !many;
     }
 }

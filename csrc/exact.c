@@ -72,12 +72,12 @@ static Moment scaled_moment(const Work *w, const ptrdiff_t at[STEPS], int e)
     return (Moment){count, mean.hi, mean.lo, m2 > 0 ? m2 : 0};
 }
 
-/* Of range(), made to cover eps: what is then lost of either is nothing beside the other. */
-static int cover(int e, double eps)
+/* Of range(), made to cover a variance: what is then lost of either is nothing beside the other. */
+static int cover(int e, double var)
 {
-    int of_eps;
-    (void)frexp(eps, &of_eps);
-    return eps > 0 && of_eps / 2 > e ? of_eps / 2 : e == INT_MIN ? 0 : e;
+    int of_var;
+    (void)frexp(var, &of_var);
+    return var > 0 && of_var / 2 > e ? of_var / 2 : e == INT_MIN ? 0 : e;
 }
 
 Moment exact_moment(const Work *w, const ptrdiff_t at[STEPS])
@@ -101,6 +101,8 @@ int scaled_moments(const Work *w, Moment *m)
         e = own > e ? own : e;
     }
     e = cover(e, w->job->eps);
+    for (ptrdiff_t c = 0; w->job->given_var && c < w->job->t.shape[w->job->axis]; c++)
+        e = cover(e, w->job->given_var[c]);
     for (ptrdiff_t g = 0; g < p->groups; g++) {
         ptrdiff_t at[STEPS] = {0};
         locate(p->kept, p->nkept, g, at);
@@ -126,6 +128,10 @@ static Fold scaled_fold(const Work *w, const ptrdiff_t at[STEPS], const Fold *f)
     int finite;
     const int e = cover(range(w, at, &finite), job->eps);
     const Moment m = scaled_moment(w, at, e);
+    if (m.m2 == 0) /* eps is all there is, however far the mean */
+        return (Fold){.hi = ldexp(m.hi, e),
+                      .lo = ldexp(m.lo, e),
+                      .rstd = job->eps > 0 ? 1 / sqrt(job->eps) : 0};
     const double var = m.count > 0 ? m.m2 / m.count + ldexp(job->eps, -2 * e) : 0;
     return (Fold){.hi = m.hi, .lo = m.lo, .rstd = var > 0 ? 1 / sqrt(var) : 0, .e = e};
 }
@@ -187,13 +193,12 @@ static void add_term(const Work *w, double *to, ptrdiff_t pitch, double term)
     *lo = sum.lo;
 }
 
-Dot exact_dot(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t first, ptrdiff_t nruns,
-              const Fold *f, double *sums, ptrdiff_t pitch)
+static Dot unit_dot(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t first, ptrdiff_t last,
+                    const Fold *s, double *sums, ptrdiff_t pitch)
 {
-    const Fold s = scaled_fold(w, at, f);
     Two r = {0}, q = {0};
-    for (ptrdiff_t i = first * w->plan->n; i < (first + nruns) * w->plan->n; i++) {
-        const Element e = normalised(w, at, i, &s);
+    for (ptrdiff_t i = first; i < last; i++) {
+        const Element e = normalised(w, at, i, s);
         if (!e.included)
             continue;
         const double t = w->vector ? e.g * parameter(w, w->weight, e.here[PARAM], 1) : e.g;
@@ -205,4 +210,13 @@ Dot exact_dot(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t first, ptrdiff
         }
     }
     return (Dot){total(r), total(q)};
+}
+
+void exact_dots(const Work *w, const ptrdiff_t at[STEPS], const Fold *f, Dot *d, double *sums,
+                ptrdiff_t pitch)
+{
+    const ptrdiff_t n = units(w), each = w->plan->runs / n * w->plan->n;
+    const Fold s = scaled_fold(w, at, f);
+    for (ptrdiff_t u = 0; u < n; u++)
+        d[u] = unit_dot(w, at, u * each, (u + 1) * each, &s, sums, pitch);
 }

@@ -1,17 +1,20 @@
 /* The gradient of LocalResponseNorm, in double: with y = x s^-beta, s = k + alpha * sum of x^2,
  *
- *   dx_j = g_j s_j^-beta - 2 alpha beta x_j * sum of g_i x_i s_i^-beta / s_i,
+ *   dx_j = g_j s_j^-beta - 2 alpha beta * sum of g_i s_i^-beta (x_i / sqrt s_i) (x_j / sqrt s_i),
  *
- * over the i whose windows hold j. Rows of a tile are walked channel by channel: read, then, a
- * window further, its own terms, then, another window further, dx. */
+ * over the i whose windows hold j: no factor leaves double's range where the result does not. Rows
+ * of a tile are walked channel by channel: read, then, a window further, its own terms, then,
+ * another window further, dx. */
 #include "cpu.h"
 #include "elementary.h"
 #include "lrn.h"
 #include "threads.h"
+#include <math.h>
 #include <stdlib.h>
 
-enum { WIDTH = 256 };             /* elements of a row, at most */
-enum { INPUT, OWN, TERM, KINDS }; /* x; g, then g s^-beta; g x s^-beta / s */
+enum { WIDTH = 256 }; /* elements of a row, at most */
+/* x; g, then g s^-beta; 1 / sqrt |s|; g s^-beta x / sqrt s */
+enum { INPUT, OWN, ROOT, TERM, KINDS };
 
 typedef struct {
     Work w;
@@ -52,8 +55,8 @@ static int holds(double s)
 }
 
 /* Plain operations, so that vectors of them have the same bits; where s holds the squares. */
-static void roots(Power power, const double *s, const double *x, double *own, double *term,
-                  ptrdiff_t n)
+static void roots(Power power, const double *s, const double *x, double *own, double *inverse,
+                  double *term, ptrdiff_t n)
 {
     for (ptrdiff_t i = 0; i < n; i++) {
         const double root = sqrt(s[i]);
@@ -62,7 +65,8 @@ static void roots(Power power, const double *s, const double *x, double *own, do
                                                    : root * sqrt(root);
         const double by = own[i] / divisor;
         own[i] = holds(s[i]) ? by : own[i];
-        term[i] = by * x[i] / s[i];
+        inverse[i] = 1 / root;
+        term[i] = by * (x[i] * inverse[i]);
     }
 }
 
@@ -70,6 +74,7 @@ static void own_row(const Back *b, ptrdiff_t c, ptrdiff_t width)
 {
     const Window *job = b->job;
     double *x = row_of(b, INPUT, c), *own = row_of(b, OWN, c), *term = row_of(b, TERM, c);
+    double *inverse = row_of(b, ROOT, c);
     double s[WIDTH] = {0};
     ptrdiff_t first;
     const ptrdiff_t end = lrn_window(c, job->before, job->size, b->w.plan->n, &first);
@@ -81,13 +86,14 @@ static void own_row(const Back *b, ptrdiff_t c, ptrdiff_t width)
     }
     for (ptrdiff_t i = 0; i < width; i++)
         s[i] = b->power == POW_OTHER ? NAN : job->k + b->alpha * s[i];
-    roots(b->power, s, x, own, term, width);
+    roots(b->power, s, x, own, inverse, term, width);
     for (ptrdiff_t i = 0; i < width; i++) {
         if (holds(s[i]))
             continue;
         const Scaled wide = lrn_scaled(job, b->alpha, value, b->window, end - first, i);
         own[i] = norm_pow(own[i], wide.m, 2 * wide.e, -job->beta);
-        term[i] = ldexp(x[i], -wide.e) * (ldexp(own[i], -wide.e) / wide.m);
+        inverse[i] = ldexp(1 / sqrt(fabs(wide.m)), -wide.e);
+        term[i] = copysign(1, wide.m) * own[i] * (x[i] * inverse[i]);
     }
 }
 
@@ -104,12 +110,12 @@ static void dx_row(const Back *b, const ptrdiff_t at[STEPS], ptrdiff_t c, ptrdif
     for (ptrdiff_t i = 0; i < width; i++)
         sum[i] = 0;
     for (ptrdiff_t j = first; j < end; j++) {
-        const double *t = row_of(b, TERM, j);
+        const double *t = row_of(b, TERM, j), *inverse = row_of(b, ROOT, j);
         for (ptrdiff_t i = 0; i < width; i++)
-            sum[i] += t[i];
+            sum[i] += t[i] * (x[i] * inverse[i]);
     }
     for (ptrdiff_t i = 0; i < width; i++)
-        put(&b->w, &dx, i, own[i] + by * x[i] * sum[i]);
+        put(&b->w, &dx, i, by == 0 ? own[i] : own[i] + by * sum[i]);
     move(&b->w, OUT, &(Piece){at, width, 0, 1, c, 1}, &dx, NULL, NULL);
 }
 

@@ -89,21 +89,51 @@ void round_values(const double *values, ptrdiff_t n, Dtype dtype, char *to)
     fp_leave(saved);
 }
 
+/* The next mean and variance of channels from `at` on; old: as they were. */
+static void average(const Vector *v, ptrdiff_t at, ptrdiff_t n, const ChannelStat *batch,
+                    int of_var, double momentum, double *old, double *next)
+{
+    read_chunk(v, at, n, old);
+    for (ptrdiff_t i = 0; i < n; i++) {
+        const double b = of_var ? batch[at + i].var : batch[at + i].mean;
+        next[i] = (1 - momentum) * old[i] + momentum * b;
+    }
+}
+
 void running_update(const Vector *mean, const Vector *var, const ChannelStat *batch,
                     double momentum)
 {
     const FpState saved = fp_enter();
-    double means[CHUNK], vars[CHUNK];
-    for (ptrdiff_t at = 0; at < mean->n; at += CHUNK) {
-        const ptrdiff_t n = chunk_size(mean, at);
-        read_chunk(mean, at, n, means);
-        read_chunk(var, at, n, vars);
-        for (ptrdiff_t i = 0; i < n; i++) {
-            means[i] = (1 - momentum) * means[i] + momentum * batch[at + i].mean;
-            vars[i] = (1 - momentum) * vars[i] + momentum * batch[at + i].var;
+    const Vector *const both[] = {mean, var};
+    double old[CHUNK], next[CHUNK];
+    for (int k = 0; k < 2; k++)
+        for (ptrdiff_t at = 0; at < mean->n; at += CHUNK) {
+            const ptrdiff_t n = chunk_size(mean, at);
+            average(both[k], at, n, batch, k, momentum, old, next);
+            write_chunk(both[k], at, n, next, batch);
         }
-        write_chunk(mean, at, n, means, batch);
-        write_chunk(var, at, n, vars, batch);
-    }
     fp_leave(saved);
+}
+
+ptrdiff_t running_overflow(const Vector *mean, const Vector *var, const ChannelStat *batch,
+                           double momentum)
+{
+    const FpState saved = fp_enter();
+    const Vector *const both[] = {mean, var};
+    double old[CHUNK], next[CHUNK];
+    ptrdiff_t first = mean->n;
+    for (int k = 0; k < 2; k++)
+        for (ptrdiff_t at = 0; at < first; at += CHUNK) {
+            const ptrdiff_t n = chunk_size(mean, at);
+            Chunk to;
+            average(both[k], at, n, batch, k, momentum, old, next);
+            round_chunk(both[k]->dtype, next, n, to.bytes);
+            read_chunk(&(Vector){to.bytes, n, itemsize(both[k]->dtype), both[k]->dtype, 0}, 0, n,
+                       next);
+            for (ptrdiff_t i = 0; i < n; i++)
+                if (!isfinite(next[i]) && isfinite(old[i]) && !batch[at + i].keep && at + i < first)
+                    first = at + i;
+        }
+    fp_leave(saved);
+    return first;
 }

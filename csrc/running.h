@@ -16,4 +16,8 @@ void vector_read(const Vector *, Dtype arithmetic, void *to);
 void round_values(const double *values, ptrdiff_t n, Dtype, char *to);
 /* running = (1 - momentum) * running + momentum * batch, rounded once, but in channels to keep. */
 void running_update(const Vector *mean, const Vector *var, const ChannelStat *, double momentum);
+/* The first channel of which that would leave something that is not finite, where it was before;
+ * mean->n: there is none. */
+ptrdiff_t running_overflow(const Vector *mean, const Vector *var, const ChannelStat *,
+                           double momentum);
 #endif

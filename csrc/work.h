@@ -220,8 +220,8 @@ Moment exact_moment(const Work *, const ptrdiff_t at[STEPS]);
 /* The moments of all groups in units of 2^e, by STAT; returns e. */
 int scaled_moments(const Work *, Moment *);
 void exact_group(const Work *, const ptrdiff_t at[STEPS], const Fold *);
-Dot exact_dot(const Work *, const ptrdiff_t at[STEPS], ptrdiff_t first, ptrdiff_t nruns,
-              const Fold *, double *sums, ptrdiff_t pitch);
+void exact_dots(const Work *, const ptrdiff_t at[STEPS], const Fold *, Dot *, double *sums,
+                ptrdiff_t pitch);
 /* Element i, in shape order, of the group at `at`: its place and value; is it included? */
 int element(const Work *, const ptrdiff_t at[STEPS], ptrdiff_t i, ptrdiff_t here[STEPS], double *x);
 #endif

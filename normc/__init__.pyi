@@ -7,7 +7,16 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from . import reference as reference
 
 __version__: str
-__all__: list[str]
+__all__ = ["BatchNorm", "BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "GroupNorm", "InstanceNorm1d",
+           "InstanceNorm2d", "InstanceNorm3d", "LayerNorm", "LeakyReLU", "LocalResponseNorm",
+           "Moments", "PReLU", "RMSNorm", "ReLU", "SwitchableNorm1d", "SwitchableNorm2d",
+           "SwitchableNorm3d", "batch_norm", "batch_norm_backward", "decay", "fold_batch_norm",
+           "group_norm", "group_norm_backward", "instance_norm", "instance_norm_backward",
+           "layer_norm", "layer_norm_backward", "leaky_relu", "leaky_relu_backward",
+           "local_response_norm", "local_response_norm_backward", "moments", "prelu",
+           "prelu_backward", "recompute_stats", "relu", "relu_backward", "rms_norm",
+           "rms_norm_backward", "show_config", "standardize", "switchable_norm",
+           "switchable_norm_backward"]
 
 _Array = NDArray[Any]
 _Axes = SupportsIndex | Sequence[SupportsIndex]
@@ -172,6 +181,7 @@ class _Tracking(_Affine):
     num_batches_tracked: NDArray[np.int64] | None
     momentum: float | None
     affine: bool
+    on_nonfinite: Literal["propagate", "skip", "raise"]
     @property
     def num_features(self) -> int: ...
     @property
@@ -180,7 +190,6 @@ class _Tracking(_Affine):
 class BatchNorm(_Tracking):
     track_running_stats: bool
     on_single: Literal["error", "running"]
-    on_nonfinite: Literal["propagate", "skip", "raise"]
     @property
     def correction(self) -> int: ...
     def __init__(
@@ -199,7 +208,8 @@ class _InstanceNorm(_Tracking):
     def __init__(
         self, num_features: SupportsIndex, eps: float = 1e-05, momentum: float | None = 0.1,
         affine: bool = False, track_running_stats: bool = False, *, bias: bool = True,
-        axis: SupportsIndex = 1, dtype: DTypeLike = ...) -> None: ...
+        axis: SupportsIndex = 1, dtype: DTypeLike = ...,
+        on_nonfinite: Literal["propagate", "skip", "raise"] = "propagate") -> None: ...
 
 class InstanceNorm1d(_InstanceNorm): ...
 class InstanceNorm2d(_InstanceNorm): ...
@@ -215,7 +225,8 @@ class _SwitchableNorm(_Tracking):
     def __init__(
         self, num_features: SupportsIndex, eps: float = 1e-05, momentum: float | None = 0.1,
         affine: bool = True, *, bias: bool = True, axis: SupportsIndex = 1,
-        correction: Literal[0, 1] = 0, dtype: DTypeLike = ...) -> None: ...
+        correction: Literal[0, 1] = 0, dtype: DTypeLike = ...,
+        on_nonfinite: Literal["propagate", "skip", "raise"] = "propagate") -> None: ...
 
 class SwitchableNorm1d(_SwitchableNorm): ...
 class SwitchableNorm2d(_SwitchableNorm): ...
@@ -285,6 +296,8 @@ class PReLU(_Layer):
     def num_parameters(self) -> int: ...
     @property
     def axis(self) -> int: ...
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
     def __init__(
         self, num_parameters: SupportsIndex = 1, init: float = 0.25, *,
         axis: SupportsIndex = 1) -> None: ...

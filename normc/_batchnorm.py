@@ -4,10 +4,21 @@ import numpy as np
 
 from . import _core
 from ._fields import eps, flag, floating, momentum, word
-from ._layer import Layer
+from ._layer import FunctionLayer, Layer, parts_of_state
 from ._moments import from_core
 
 __all__ = ["BatchNorm", "BatchNorm1d", "BatchNorm2d", "BatchNorm3d"]
+
+
+class _CallSignature:
+    """What `inspect` sees of a layer whose call is C: the call of all layers."""
+
+    def __get__(self, layer, kind=None):
+        if layer is None:
+            raise AttributeError("__signature__")  # the class has that of its __init__
+        from inspect import signature
+
+        return signature(FunctionLayer.__call__.__get__(layer))
 
 
 class BatchNorm(Layer, _core.BatchNorm):
@@ -15,8 +26,10 @@ class BatchNorm(Layer, _core.BatchNorm):
 
     In training, x is normalised by the mean and the biased variance of the batch, and the running
     statistics follow: ``(1 - momentum) * running + momentum * batch``. In evaluation x is
-    normalised by them. Calls on one layer from many threads are safe: each update is whole. While
-    others train it, `state_dict` and `load_state_dict` may mix the states of two updates.
+    normalised by them. A call is ``layer(x, *, where=None, out=None)``, as of `batch_norm`: a mask
+    keeps elements out of mean, variance, running statistics and gradients. Calls on one layer from
+    many threads are safe: each update is whole. While others train it, `state_dict` and
+    `load_state_dict` may mix the states of two updates.
 
     Parameters
     ----------
@@ -113,7 +126,10 @@ class BatchNorm(Layer, _core.BatchNorm):
     _checks = {"eps": eps, "momentum": momentum, "affine": flag,
                "track_running_stats": flag, "on_single": word("error", "running"),
                "on_nonfinite": word("propagate", "skip", "raise")}
+    _fixed = ("num_features", "axis", "correction", "dtype")
     affine = False
+    _exchange = _core.BatchNorm._exchange
+    __signature__ = _CallSignature()
 
     def __init__(self, num_features, eps=1e-5, momentum=0.1, affine=True, track_running_stats=True,
                  *, bias=True, axis=1, correction=1, dtype=np.float32, on_single="error",
@@ -123,22 +139,37 @@ class BatchNorm(Layer, _core.BatchNorm):
                   "momentum": momentum, "on_single": on_single, "on_nonfinite": on_nonfinite,
                   "eps": eps}  # eps last: it makes the layer ready
         fields = {name: self._checks[name](self, value, name) for name, value in fields.items()}
-        super().__init__(num_features, axis, correction, self._ranks)
+        there = (("weight", "bias")[:fields["affine"] * (1 + bias)]
+                 + self._buffers * fields["track_running_stats"])
+        n = _core.BatchNorm(num_features, axis, correction, self._ranks).num_features  # all checked
+        arrays = {name: np.full(() if name == "num_batches_tracked" else n, self._initial[name],
+                                np.int64 if name == "num_batches_tracked" else dtype)
+                  for name in there}
+        _core.BatchNorm.__init__(self, num_features, axis, correction, self._ranks)
         self._forget()
-        self.dtype = dtype
-        if affine:
-            self.weight = np.ones(self.num_features, dtype)
-        if affine and bias:
-            self.bias = np.zeros(self.num_features, dtype)
-        if track_running_stats:
-            self.running_mean = np.zeros(self.num_features, dtype)
-            self.running_var = np.ones(self.num_features, dtype)
-            self.num_batches_tracked = 0
-        for name, value in fields.items():
+        vars(self)["dtype"] = dtype
+        for name, value in (arrays | fields).items():
             setattr(self, name, value)
 
-    def _config(self):
-        return self.num_features, self.axis, self.correction, self._ranks
+    def __getstate__(self):
+        """With the fields of the type in C."""
+        return {"config": (self.num_features, self.axis, self.correction, self._ranks),
+                "fields": {name: getattr(self, name) for name in self._checks},
+                "object": super().__getstate__()}
+
+    def __setstate__(self, state):
+        try:
+            own, *slots = parts_of_state(state["object"])
+            _core.BatchNorm.__init__(self, *state["config"])
+            vars(self).update(own)
+            for part in (*slots, state["fields"]):
+                for name, value in part.items():
+                    setattr(self, name, value)
+        except (AttributeError, LookupError, OverflowError, TypeError, ValueError) as error:
+            raise ValueError(f"this is no state of a {type(self).__name__}: {error!r}") from error
+
+    def __reduce_ex__(self, protocol):
+        return super().__reduce_ex__(max(protocol, 2))  # the older ones know no types in C
 
     def _shape(self, name):
         return self.num_features,
@@ -155,6 +186,7 @@ class BatchNorm(Layer, _core.BatchNorm):
             running_var=running_var, where=where)
 
     def extra_repr(self):
+        """What stands between the parentheses of the repr."""
         shown = (f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, "
                  f"affine={self.affine}, bias={self.bias is not None}, "
                  f"track_running_stats={self.track_running_stats}")

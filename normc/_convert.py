@@ -13,10 +13,10 @@ import numpy as np
 FLOATING = ("float16", "bfloat16", "float32", "float64")
 
 
-def _named(name, convert, value):
-    """convert(value), whose errors name the argument."""
+def _named(name, convert, *values):
+    """convert(*values), whose errors name the argument."""
     try:
-        return convert(value)
+        return convert(*values)
     except TypeError as error:
         raise TypeError(f"{name}: {error}") from error
     except (ValueError, RuntimeError, BufferError) as error:
@@ -120,6 +120,25 @@ def numbers(o, name):
     return array.astype(np.float64) if array.dtype.kind in "biu" else array
 
 
+def detached(o):
+    """A tensor of torch without its graph, of bfloat16 as float64: what NumPy can read."""
+    if isinstance(o, np.ndarray) or not hasattr(o, "detach"):
+        return o
+    o = o.detach()
+    try:
+        return np.asarray(o)
+    except (TypeError, RuntimeError):
+        return np.asarray(o.double()) if hasattr(o, "double") else o
+
+
+def gradient(o, name):
+    """The same; where a mask hides it, nothing flows back."""
+    ma = sys.modules.get("numpy.ma")
+    if ma is not None and isinstance(o, ma.MaskedArray):
+        o = _named(name, np.where, ma.getmaskarray(o), 0, ma.getdata(o))
+    return numbers(o, name)
+
+
 @np.errstate(all="ignore")
 def rounded(values, dtype):
     """To dtype, and once: ml_dtypes goes from float64 to bfloat16 by way of float32."""
@@ -162,6 +181,12 @@ def join_mask(x, where, takes_where):
     if not kept.all():
         raise TypeError("x has masked elements, but there is no where to join")
     return None
+
+
+def leaves_pairs(where, shape, axis):
+    """Whether a mask of this shape, once broadcast, leaves any channel two elements."""
+    others = tuple(i for i in range(len(shape)) if i != axis)
+    return bool((np.broadcast_to(where, shape).sum(others) > 1).any())
 
 
 def overlaps_itself(array):

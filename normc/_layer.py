@@ -2,12 +2,11 @@
 
 from collections import namedtuple
 from collections.abc import Mapping
-from copyreg import __newobj__
 
 import numpy as np
 
 from . import _core
-from ._convert import FLOATING, join_mask, mask, numbers, rounded
+from ._convert import FLOATING, detached, join_mask, mask, numbers, rounded
 from ._fields import array, counter, flag
 from ._memory import EVALUATED, OVERLAPPED, SPENT, UNCALLED
 
@@ -36,11 +35,12 @@ class Gradient:
         gradient = self.__get__(layer)
         if value is None:
             vars(layer)["_gradients"].pop(self.parameter, None)
-        elif isinstance(value, np.ndarray) and gradient is not None and _alike(value, gradient):
+        elif (isinstance(value, np.ndarray) and gradient is not None and _alike(value, gradient)
+              and value.flags.writeable):
             vars(layer)["_gradients"][self.parameter] = value
         else:
-            raise ValueError(f"{self.parameter}_grad must be an ndarray of the shape and dtype of "
-                             f"{self.parameter}")
+            raise ValueError(f"{self.parameter}_grad must be a writeable ndarray of the shape and "
+                             f"dtype of {self.parameter}")
 
 
 def _alike(gradient, parameter):
@@ -63,7 +63,7 @@ class Layer:
     _ranks = (0, 64)
     _initial = {"weight": 1, "bias": 0, "mean_weight": 1, "var_weight": 1, "running_mean": 0,
                 "running_var": 1, "num_batches_tracked": 0}
-    _transient = ("_gradients", "_remembered")
+    _transient = ("_gradients", "_remembered", "_lock")
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
@@ -102,6 +102,16 @@ class Layer:
 
         Parameters go on learning: in training mode a frozen layer has gradients, those of
         evaluation. Without running statistics nothing changes. Returns the layer.
+
+        Examples
+        --------
+        >>> import normc
+        >>> bn = normc.BatchNorm(1, eps=0).freeze()
+        >>> bn([[3.0], [5.0]])
+        array([[3.],
+               [5.]])
+        >>> bn.running_mean, bn.num_batches_tracked
+        (array([0.], dtype=float32), array(0))
         """
         self.frozen = True
         return self
@@ -157,8 +167,8 @@ class Layer:
     def backward(self, grad):
         """The gradient of x, from that of the result; those of the parameters are added up.
 
-        A call in training mode remembers its input, by reference and without a copy: do not change
-        x or where before `backward`. Afterwards the layer holds nothing of them.
+        A call in training mode remembers what it was of, by reference and without a copy: do not
+        change x, where or the parameters before `backward`. Afterwards the layer holds nothing.
 
         Parameters
         ----------
@@ -175,21 +185,30 @@ class Layer:
         ------
         RuntimeError
             There is nothing to go back to: no call yet, one in evaluation mode or with an ``out``
-            that overlaps x, or it has had its backward.
+            that overlaps what it was of, or it has had its backward.
         TypeError, ValueError
             grad has a wrong dtype or shape; nothing is added then.
         """
-        held = getattr(self, "_remembered", None) or UNCALLED
-        if isinstance(held, str):
-            raise RuntimeError(f"{type(self).__name__}.backward: {held}")
-        dx, *gradients = self._differentiate(grad, *held)
-        self._remembered = SPENT
+        held = self._exchange(SPENT) or UNCALLED
+        try:
+            if isinstance(held, str):
+                raise RuntimeError(f"{type(self).__name__}.backward: {held}")
+            dx, *gradients = self._differentiate(grad, *held)
+        except BaseException:
+            self._exchange(held)
+            raise
         with np.errstate(all="ignore"):
             for name, gradient in zip(self._parameters, gradients, strict=True):
                 total = getattr(self, f"{name}_grad")
                 if total is not None:
                     total += gradient.astype(total.dtype, copy=False)
         return dx
+
+    def _exchange(self, memory):
+        """Remembers this, and returns what was: one of many threads gets it."""
+        held = vars(self).pop("_remembered", None)
+        vars(self)["_remembered"] = memory
+        return held
 
     def _forget(self):
         """What belongs to calls, not to the layer."""
@@ -199,8 +218,9 @@ class Layer:
     # ---- state -----------------------------------------------------------------------------------
 
     def state_dict(self):
-        """Copies of all arrays by name, with torch's names."""
-        return {name: np.array(array) for name, array in self._arrays()}
+        """Copies of all arrays by name, with torch's names: in C order and native byte order."""
+        return {name: np.array(array, array.dtype.newbyteorder("="), order="C")
+                for name, array in self._arrays()}
 
     def load_state_dict(self, state_dict, strict=True):
         """Copies the arrays of a `state_dict` into the layer's own, all or none.
@@ -255,48 +275,31 @@ class Layer:
     def __repr__(self):
         return f"{type(self).__name__}({self.extra_repr()})"
 
-    def _config(self):
-        """What the class below needs to begin with."""
-        return ()
+    def __getstate__(self):
+        """What lasts, as `object` has it: the dict, or that and the slots."""
+        own, *slots = parts_of_state(super().__getstate__())
+        own = {name: value for name, value in own.items() if name not in self._transient}
+        return (own, *slots) if slots else own
 
-    def __reduce__(self):
-        own = {name: value for name, value in vars(self).items() if name not in self._transient}
-        fields = {name: getattr(self, name) for name in self._checks if name not in own}
-        state = {"config": self._config(), "fields": fields, "dict": own}
-        return __newobj__, (type(self),), state
 
-    def __setstate__(self, state):
-        try:
-            super().__init__(*state["config"])
-            for name, value in state["fields"].items():
-                setattr(self, name, value)
-            vars(self).update(state["dict"])
-        except (AttributeError, LookupError, OverflowError, TypeError, ValueError) as error:
-            raise ValueError(f"this is no state of a {type(self).__name__}: {error!r}") from error
+def parts_of_state(state):
+    """The dict of `object.__getstate__` and, if the class has slots, theirs."""
+    own, *slots = state if isinstance(state, tuple) else (state,)
+    return own or {}, *slots
 
 
 def _quoted(names):
     return ", ".join(f'"{name}"' for name in names)
 
 
-def _as_array(entry):
-    """An ndarray, also of another library's tensor that NumPy cannot read as it is."""
-    if not isinstance(entry, np.ndarray) and hasattr(entry, "detach"):
-        entry = entry.detach()
-    try:
-        return np.asarray(entry)
-    except (TypeError, RuntimeError):
-        if not hasattr(entry, "double"):
-            raise
-        return np.asarray(entry.double())
-
-
 def _loadable(name, entry, own):
     """The entry as an array of own's dtype and shape, and what is wrong with it, in a list."""
     try:
-        value = _as_array(entry)
+        value = np.asarray(detached(entry))
     except (TypeError, ValueError, RuntimeError) as error:
         return None, [f"{name} is no array: {error}"]
+    if value.dtype == "V2" and own.dtype.name == "bfloat16":  # as np.load reads it
+        value = value.view(own.dtype)
     kinds = "iu" if own.dtype.kind in "iu" else "iufb"
     if value.dtype.kind not in kinds and not (kinds == "iufb" and value.dtype.name in FLOATING):
         return None, [f"dtype mismatch for {name}: {value.dtype} in state_dict, {own.dtype} here."]
@@ -340,7 +343,14 @@ class FunctionLayer(Layer):
             raise
 
     def __call__(self, x, /, *, where=None, out=None):
-        """The layer's function of x; ``where`` and ``out`` as the function takes them."""
+        """The layer's function of x; ``where`` and ``out`` as the function takes them.
+
+        Examples
+        --------
+        >>> import normc
+        >>> normc.LayerNorm(3, eps=0)([[1.0, 3.0, 99.0]], where=[[True, True, False]])
+        array([[-1.,  1.,  0.]])
+        """
         if type(x) is not np.ndarray:
             where, x = join_mask(x, where, self._masked), numbers(x, "x")
         self._check_input(x)
@@ -354,8 +364,8 @@ class FunctionLayer(Layer):
             result, backward["moments"] = result
         if not self.training:
             memory = EVALUATED
-        elif out is not None and any(np.shares_memory(out, a) for a in (x, both.get("where"))
-                                     if a is not None):
+        elif out is not None and any(np.shares_memory(out, a) for a in (x, *both.values())
+                                     if isinstance(a, np.ndarray)):
             memory = OVERLAPPED
         else:
             memory = x, {**both, **backward}

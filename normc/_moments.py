@@ -30,7 +30,8 @@ class Moments:
     TypeError
         count is not of integers.
     ValueError
-        Shapes differ, a count is negative, or `about` is neither "mean" nor "zero".
+        Shapes differ, a count or a second moment is negative, or `about` is neither "mean" nor
+        "zero".
 
     Notes
     -----
@@ -63,6 +64,8 @@ class Moments:
             raise ValueError(f"about must be 'mean' or 'zero', but got {about!r}")
         if (self.count < 0).any():
             raise ValueError("count must not be negative")
+        if (self.m2 < 0).any():
+            raise ValueError("m2 must not be negative")
 
     @property
     def shape(self):
@@ -186,12 +189,17 @@ def from_core(rows, shape, about):
 
 
 def rows_of(moments, about):
-    """The core's rows of Moments about the mean or zero, behind the axes of their shape."""
+    """The core's rows of Moments about the mean or zero, behind the axes of their shape.
+
+    They were checked when they were made, but their fields are anybody's.
+    """
     if not isinstance(moments, Moments):
         raise TypeError(f"moments must be Moments, not {type(moments).__name__}")
     if moments.about != about:
         raise ValueError(f"moments must be about {about}, but are about {moments.about}")
-    return np.stack((moments.count, moments.mean, moments.mean_lo, moments.m2), axis=-1)
+    own = Moments(moments.count, moments.mean, moments.m2, mean_lo=moments.mean_lo, about=about)
+    return np.stack((own.count, own.mean, own.mean_lo, own.m2), axis=-1, dtype=np.float64,
+                    casting="unsafe").copy(order="C")
 
 
 def _two_sum(a, b):

@@ -4,7 +4,7 @@ import numpy as np
 
 from . import _core
 from ._batchnorm import BatchNorm
-from ._convert import full_mask, join_mask, numbers, real, rounded
+from ._convert import detached, full_mask, join_mask, numbers, real, rounded
 from ._moments import Moments
 from ._tracking import InstanceNorm, SwitchableNorm
 
@@ -59,7 +59,8 @@ def recompute_stats(layer, batches):
     ----------
     layer : BatchNorm, InstanceNorm or SwitchableNorm, of any rank
         With running statistics. Of an InstanceNorm they are averages over all samples, of the mean
-        and of the variance, as in its training.
+        and of the variance, as in its training. Its `on_nonfinite` decides what a batch does whose
+        mean or variance is not finite.
     batches : iterable of array_like, or of tuples (x, where)
         What the layer gets: for a layer inside a network, its inputs there. ``where`` is a mask, as
         in a call. May be a generator; one batch is held at a time.
@@ -67,17 +68,17 @@ def recompute_stats(layer, batches):
     Returns
     -------
     layer
-        With ``num_batches_tracked`` set to the number of batches that are not empty, but for an
-        InstanceNorm's, which stays 0. A channel with fewer than two elements in all keeps its
-        statistics.
+        With ``num_batches_tracked`` set to the number of batches of which something was taken, but
+        for an InstanceNorm's, which stays 0. A channel with fewer than two elements in all keeps
+        its statistics.
 
     Raises
     ------
     TypeError
         layer is none of these, or a batch has a wrong type.
     ValueError
-        There is no batch, one does not fit the layer, or that has no running statistics. Nothing is
-        written then.
+        There is no batch, one does not fit the layer, or that has no running statistics, or such as
+        cannot be written. Nothing is written then.
 
     See Also
     --------
@@ -101,29 +102,59 @@ def recompute_stats(layer, batches):
     if not kinds:
         raise TypeError("layer must be a BatchNorm, InstanceNorm or SwitchableNorm, not "
                         f"{type(layer).__name__}")
-    if layer.running_mean is None or layer.running_var is None:
-        raise ValueError("layer has no running statistics")
+    running, tracked = _writable(layer), layer.num_batches_tracked
     measure, conclude = _MEASURES[kinds[0]]
     totals, number = None, 0
     for batch in batches:
-        x, where = _input(layer, *(batch if isinstance(batch, tuple) else (batch, None)))
+        x, where = _input(layer, batch)
         pieces = measure(layer, x, where)
-        totals = pieces if totals is None else [a + b for a, b in zip(totals, pieces)]
-        number += x.size > 0
+        if layer.on_nonfinite == "propagate" or _finite(layer, pieces):
+            totals = pieces if totals is None else [a + b for a, b in zip(totals, pieces)]
+            number += bool(where.any())
     if totals is None:
-        raise ValueError("batches must hold at least one batch")
-    mean, var, known = conclude(layer, *totals)
-    for array, values in ((layer.running_mean, mean), (layer.running_var, var)):
-        array[known] = rounded(values[known], array.dtype)
-    if layer.num_batches_tracked is not None and not isinstance(layer, InstanceNorm):
-        layer.num_batches_tracked[...] = number
+        raise ValueError("batches must hold at least one batch that is taken")
+    *values, known = conclude(layer, *totals)
+    values = [rounded(v[known], a.dtype) for v, a in zip(values, running)]
+    for array, value in zip(running, values):
+        array[known] = value
+    if tracked is not None and not isinstance(layer, InstanceNorm):
+        tracked[...] = number
     return layer
 
 
-def _input(layer, x, where=None):
+def _writable(layer):
+    """The running statistics, which can be written, each for itself."""
+    running = {name: getattr(layer, name) for name in ("running_mean", "running_var")}
+    if any(array is None for array in running.values()):
+        raise ValueError("layer has no running statistics")
+    for name, array in running.items():
+        if not array.flags.writeable:
+            raise ValueError(f"{name} is to be updated, but is read-only")
+    if np.shares_memory(*running.values()):
+        raise ValueError("running_mean and running_var must not share memory")
+    return list(running.values())
+
+
+def _finite(layer, pieces):
+    """Whether a batch is to be taken, where some are not."""
+    finite = all(np.isfinite(m.mean).all() and np.isfinite(m.m2).all() for m in pieces)
+    if not finite and layer.on_nonfinite == "raise":
+        raise ValueError("a batch has a mean or variance that is not finite, and on_nonfinite is "
+                         "'raise'")
+    return finite
+
+
+def _input(layer, batch):
     """x with the channels last and, if it has none, an axis of samples; the mask likewise."""
-    where, x = join_mask(x, where, True), numbers(x, "x")
+    x, where = batch if isinstance(batch, tuple) and len(batch) == 2 else (batch, None)
+    if isinstance(x, tuple):
+        raise TypeError(f"a batch must be x or (x, where), not a tuple of {len(x)}")
+    if where is not None and isinstance(layer, SwitchableNorm):
+        raise TypeError(f"{type(layer).__name__} takes no where")
+    where, x = join_mask(x, where, not isinstance(layer, SwitchableNorm)), numbers(x, "x")
     layer._check_input(x)
+    if not -x.ndim <= layer.axis < x.ndim:
+        raise np.exceptions.AxisError(layer.axis, x.ndim)
     where = full_mask(where, x)
     if isinstance(layer, InstanceNorm):
         x, where = layer._sampled(x, x), layer._sampled(where, x)
@@ -190,8 +221,8 @@ def fold_batch_norm(weight, bias, bn):
     Parameters
     ----------
     weight : array_like, (out, in) or (out, in / groups, *k)
-        Of a linear layer or a convolution, output channels first. Those of a transposed convolution
-        are second: swap the axes before and after.
+        Of a linear layer or a convolution, output channels first; torch's own, too. Those of a
+        transposed convolution are second: swap the axes before and after.
     bias : array_like of shape (out,), or None
         None is zeros.
     bn : BatchNorm
@@ -225,8 +256,8 @@ def fold_batch_norm(weight, bias, bn):
         raise TypeError(f"bn must be a BatchNorm, not {type(bn).__name__}")
     if bn.running_mean is None or bn.running_var is None:
         raise ValueError("bn has no running statistics")
-    weight, shape = numbers(weight, "weight"), (bn.num_features,)
-    bias = np.zeros(shape) if bias is None else numbers(bias, "bias")
+    weight, shape = numbers(detached(weight), "weight"), (bn.num_features,)
+    bias = np.zeros(shape) if bias is None else numbers(detached(bias), "bias")
     if weight.shape[:1] != shape or bias.shape != shape:
         raise ValueError(f"weight and bias must have the {bn.num_features} channels of bn first, "
                          f"but have shapes {weight.shape} and {bias.shape}")

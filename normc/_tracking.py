@@ -1,11 +1,12 @@
 """Norms of instances that keep running statistics: InstanceNorm, SwitchableNorm."""
 
+import threading
 import warnings
 
 import numpy as np
 
 from . import _convert
-from ._fields import count, eps, flag, floating, momentum
+from ._fields import count, eps, flag, floating, momentum, word
 from ._layer import FunctionLayer
 
 __all__ = ["InstanceNorm1d", "InstanceNorm2d", "InstanceNorm3d", "SwitchableNorm1d",
@@ -18,6 +19,8 @@ class _ChannelLayer(FunctionLayer):
     _parameters = ("weight", "bias")
     _buffers = ("running_mean", "running_var", "num_batches_tracked")
     _fixed = ("num_features", "axis", "dtype")
+    _checks = {"eps": eps, "momentum": momentum, "affine": flag,
+               "on_nonfinite": word("propagate", "skip", "raise")}
 
     def _begin_channels(self, num_features, axis, dtype, affine, bias, others, **settings):
         """The arguments that all have; names of arrays beside weight and bias, other settings."""
@@ -33,9 +36,40 @@ class _ChannelLayer(FunctionLayer):
     def _running(self):
         return {"running_mean": self.running_mean, "running_var": self.running_var}
 
+    def _apply(self, x, **arguments):
+        """One call at a time, where it updates the running statistics."""
+        updates = arguments.get("training", arguments.get("use_input_stats"))
+        running = [a for name, a in self._running().items() if arguments.get(name) is a is not None]
+        if not (updates and running):
+            return super()._apply(x, **{"momentum": 0.0, **arguments})
+        with vars(self).setdefault("_lock", threading.RLock()):
+            before = [a.copy() for a in running]
+            result = super()._apply(x, momentum=self._share(), **arguments)
+            if self.on_nonfinite == "propagate" or not _spoiled(before, running):
+                self._count(x)
+                return result
+            for a, kept in zip(running, before):
+                a[...] = kept
+        if self.on_nonfinite == "raise":
+            raise ValueError("x has a mean or variance that is not finite, and on_nonfinite is "
+                             "'raise'")
+        return result
+
+    def _share(self):
+        """The momentum of this call."""
+        return self.momentum or 0.0
+
+    def _count(self, x):
+        """After an update."""
+
     def _added_repr(self, **usual):
+        usual["on_nonfinite"] = "propagate"
         added = {name: getattr(self, name) for name in usual}
-        return "".join(f", {name}={a}" for name, a in added.items() if a != usual[name])
+        return "".join(f", {name}={a!r}" for name, a in added.items() if a != usual[name])
+
+
+def _spoiled(before, after):
+    return any((np.isfinite(a) & ~np.isfinite(b)).any() for a, b in zip(before, after))
 
 
 def _same_shape(a, x, name):
@@ -45,20 +79,22 @@ def _same_shape(a, x, name):
 
 class InstanceNorm(_ChannelLayer):
     _function = "instance_norm"
-    _checks = {"eps": eps, "momentum": momentum, "affine": flag, "track_running_stats": flag}
+    _checks = {**_ChannelLayer._checks, "track_running_stats": flag}
 
     def __init__(self, num_features, eps=1e-5, momentum=0.1, affine=False,
-                 track_running_stats=False, *, bias=True, axis=1, dtype=np.float32):
+                 track_running_stats=False, *, bias=True, axis=1, dtype=np.float32,
+                 on_nonfinite="propagate"):
         track = flag(self, track_running_stats, "track_running_stats")
         self._begin_channels(num_features, axis, dtype, affine, bias, self._buffers * track,
-                             eps=eps, momentum=momentum, track_running_stats=track)
+                             eps=eps, momentum=momentum, track_running_stats=track,
+                             on_nonfinite=on_nonfinite)
 
     def _arguments(self):
         own = not self.track_running_stats or (self.training and not self.frozen)
         running = self._running() if self.track_running_stats else {}
         both = {"weight": self.weight, "eps": self.eps, "axis": self.axis}
         forward = {**running, "bias": self.bias, "use_input_stats": own,
-                   "momentum": self.momentum or 0.0, "return_moments": own and self.training}
+                   "return_moments": own and self.training}
         return both, forward, {} if own else running
 
     def _check_input(self, x):
@@ -89,7 +125,7 @@ class InstanceNorm(_ChannelLayer):
         return (y, *moments) if moments else y
 
     def _differentiate(self, grad, x, arguments):
-        grad = _convert.numbers(grad, "grad")
+        grad = _convert.gradient(grad, "grad")
         _same_shape(grad, x, "grad")
         where = self._sampled(arguments["where"], x)
         dx, *others = super()._differentiate(self._sampled(grad, x), self._sampled(x, x),
@@ -127,6 +163,10 @@ class InstanceNorm1d(InstanceNorm):
         The channel axis: 1 for (N, C, L), -1 for (N, L, C); (C, L) and (L, C) without samples.
     dtype : dtype
         Of the arrays: float16, bfloat16, float32 (also if None) or float64. x may have another.
+    on_nonfinite : {"propagate", "skip", "raise"}
+        What a NaN or an infinity in the statistics of a training batch does to the running ones:
+        it enters them; the batch leaves them alone; or it does that and is a ValueError, after
+        ``out`` was written.
 
     Attributes
     ----------
@@ -199,16 +239,15 @@ class SwitchableNorm(_ChannelLayer):
     _masked = False
     _parameters = ("weight", "bias", "mean_weight", "var_weight")
     _fixed = (*_ChannelLayer._fixed, "correction")
-    _checks = {"eps": eps, "momentum": momentum, "affine": flag}
 
     def __init__(self, num_features, eps=1e-5, momentum=0.1, affine=True, *, bias=True, axis=1,
-                 correction=0, dtype=np.float32):
+                 correction=0, dtype=np.float32, on_nonfinite="propagate"):
         correction = _convert.integer(correction, "correction")
         if correction not in (0, 1):
             raise ValueError(f"correction must be 0 or 1, but got {correction}")
         self._begin_channels(num_features, axis, dtype, affine, bias,
                              ("mean_weight", "var_weight", *self._buffers), eps=eps,
-                             momentum=momentum)
+                             momentum=momentum, on_nonfinite=on_nonfinite)
         vars(self)["correction"] = correction
 
     def _shape(self, name):
@@ -216,22 +255,22 @@ class SwitchableNorm(_ChannelLayer):
         return (2 if self._ranks[1] == 2 else 3,) if logits else super()._shape(name)
 
     def _arguments(self):
-        batch, tracked, share = (self.training and not self.frozen, self.num_batches_tracked,
-                                 self.momentum)
-        if share is None:
-            share = 0.0 if tracked is None else 1 / (int(tracked) + 1)
+        batch = self.training and not self.frozen
         both = {"mean_weight": self.mean_weight, "var_weight": self.var_weight,
                 "weight": self.weight, "eps": self.eps, "axis": self.axis,
                 "correction": self.correction}
-        forward = {**self._running(), "bias": self.bias, "training": batch, "momentum": share,
+        forward = {**self._running(), "bias": self.bias, "training": batch,
                    "return_moments": self.training}
         return both, forward, {} if batch else self._running()
 
-    def _apply(self, x, *, training, **arguments):
-        result = super()._apply(x, training=training, **arguments)
-        if training and x.size and self.num_batches_tracked is not None:
+    def _share(self):
+        if self.momentum is not None or self.num_batches_tracked is None:
+            return super()._share()
+        return 1 / (int(self.num_batches_tracked) + 1)
+
+    def _count(self, x):
+        if x.size and self.num_batches_tracked is not None:
             np.add(self.num_batches_tracked, 1, out=self.num_batches_tracked)
-        return result
 
     def _differentiate(self, grad, x, arguments):
         dx, mean_weight, var_weight, *affine = super()._differentiate(grad, x, arguments)
@@ -267,6 +306,10 @@ class SwitchableNorm1d(SwitchableNorm):
         the authors' code.
     dtype : dtype
         Of the arrays: float16, bfloat16, float32 (also if None) or float64. x may have another.
+    on_nonfinite : {"propagate", "skip", "raise"}
+        What a NaN or an infinity in the statistics of a training batch does to the running ones:
+        it enters them; the batch leaves them alone; or it does that and is a ValueError, after
+        ``out`` was written.
 
     Attributes
     ----------

@@ -100,31 +100,52 @@ def test_reference_has_the_same_signature(name):
     assert str(inspect.signature(getattr(normc.reference, name))) == SIGNATURES[name]
 
 
-@functions
-def test_stub_agrees(name):
-    """Names, kinds and defaults of the type stub are those of the function."""
-    stub = pathlib.Path(normc.__file__).with_name("__init__.pyi")
-    tree = ast.parse(stub.read_text())
-    found = [n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == name]
-    assert found, f"no stub of {name}"
-    signature = inspect.signature(getattr(normc, name))
-    for node in found:
+STUB = ast.parse(pathlib.Path(normc.__file__).with_name("__init__.pyi").read_text()).body
+KINDS = {inspect.Parameter.POSITIONAL_ONLY: "positional only",
+         inspect.Parameter.KEYWORD_ONLY: "keyword-only"}
+
+
+def assert_stubbed(nodes, parameters):
+    """Names, kinds and, if it has no overloads, defaults are those of the type stub."""
+    for node in nodes:
         a = node.args
         stubbed = [(n, "positional only") for n in a.posonlyargs]
         stubbed += [(n, "positional or keyword") for n in a.args]
         stubbed += [(n, "keyword-only") for n in a.kwonlyargs]
         positional = [None] * (len(a.posonlyargs) + len(a.args) - len(a.defaults)) + a.defaults
         defaults = [*positional, *a.kw_defaults]
-        kinds = {inspect.Parameter.POSITIONAL_ONLY: "positional only",
-                 inspect.Parameter.KEYWORD_ONLY: "keyword-only"}
-        real = [(p.name, kinds.get(p.kind, "positional or keyword"))
-                for p in signature.parameters.values()]
+        real = [(p.name, KINDS.get(p.kind, "positional or keyword")) for p in parameters]
         assert [(n.arg, kind) for n, kind in stubbed] == real
-        if len(found) == 1:
-            for parameter, default in zip(signature.parameters.values(), defaults):
+        for parameter, default in zip(parameters, defaults):
+            if len(nodes) == 1:
                 assert (default is None) == (parameter.default is parameter.empty), parameter
                 if default is not None and ast.unparse(default) != "...":
                     assert ast.literal_eval(default) == parameter.default
+
+
+@functions
+def test_stub_agrees(name):
+    found = [n for n in STUB if isinstance(n, ast.FunctionDef) and n.name == name]
+    assert found, f"no stub of {name}"
+    assert_stubbed(found, list(inspect.signature(getattr(normc, name)).parameters.values()))
+
+
+@pytest.mark.parametrize("method", ["__init__", "__call__"])
+@pytest.mark.parametrize("name", [n for n in normc.__all__ if n[0].isupper() and n != "Moments"])
+def test_stub_of_layers_agrees(name, method):
+    classes = {n.name: n for n in STUB if isinstance(n, ast.ClassDef)}
+    node, found = classes[name], []
+    while not found:
+        found = [n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == method]
+        node = classes[node.bases[0].id] if not found else node
+    layer = getattr(normc, name)
+    if method == "__init__":
+        own = inspect.signature(layer.__init__).parameters
+    else:
+        kinds = {"GroupNorm": (1, 1), "ReLU": (), "LeakyReLU": (), "PReLU": ()}
+        called = inspect.signature(layer(*kinds.get(name, (1,)))).parameters
+        own = {"self": inspect.Parameter("self", next(iter(called.values())).kind), **called}
+    assert_stubbed(found, list(own.values()))
 
 
 def test_all_names_exist():

@@ -21,7 +21,7 @@ TARGETS = {
 
 # Of all results of the core's program. New bits are a new constant here, in the change that makes
 # them.
-GOLDEN = "d507b81980824dd8"
+GOLDEN = "22140eab0009216a"
 
 
 def without_preload():

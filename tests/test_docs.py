@@ -22,6 +22,9 @@ def documented():
             for key, member in vars(thing).items():
                 if not key.startswith("_") and getattr(member, "__doc__", None):
                     yield f"{name}.{key}", inspect.getdoc(getattr(thing, key))
+    for key in ("freeze", "unfreeze", "train", "eval", "backward", "state_dict", "load_state_dict",
+                "__call__", "parameters", "gradients", "zero_grad", "reset_parameters"):
+        yield f"Layer.{key}", inspect.getdoc(getattr(normc.LayerNorm, key))
     yield "normc", normc.__doc__
     reference = importlib.import_module("normc.reference")
     for name in reference.__all__:

@@ -26,7 +26,11 @@ def back(case, grad, x, weight=None, eps=1e-5, module=normc, **more):
 
 
 def check(case, grad, x, weight=None, eps=1e-5, where=None):
-    """dx within the bound; the parameters' gradients within 4u of the sum of magnitudes."""
+    """dx within the bound; the parameters' gradients within 4u of the sum of magnitudes.
+
+    An xhat next to the mean is good to a part of u, not of itself: float64 sums have u / 2 of the
+    sum of |grad| for that; of floats they are made in double.
+    """
     dx, *others = back(case, grad, x, weight, eps, where=where)
     arithmetic = np.float64 if bound.name(x.dtype) == "float64" else np.float32
     w = case.along(weight, 1, arithmetic)
@@ -48,7 +52,8 @@ def check(case, grad, x, weight=None, eps=1e-5, where=None):
         [i for i in range(x.ndim) if i not in case.axes]), x.shape)
     places = case.grouped(places)
     g = bound.widen(g) if mask is None else np.where(mask, bound.widen(g), 0)
-    for got, part, slack in zip(others, (terms, g), (off + 2.0**-42, 0)):
+    near = bound.UNIT["float64"] / 2 if arithmetic is np.float64 else 2.0**-42
+    for got, part, slack in zip(others, (terms, g), (off + near, 0)):
         want, size, loose = (np.zeros(case.parameter_shape, bound.wide).ravel() for _ in range(3))
         np.add.at(want, places, part)
         np.add.at(size, places, abs(part))
@@ -135,7 +140,11 @@ def assert_all_same(got, expected):
         assert_same_bits(a, b)
 
 
-@cases
+LARGE = [Case("layer_norm", (9, 30, 17), -1), Case("rms_norm", (30, 9, 7, 5), 2),
+         Case("layer_norm", (3, 5, 7, 11), (1, 3)), Case("batch_norm", (9, 40, 30))]
+
+
+@pytest.mark.parametrize("case", [c for c in SMALL if c.norm != "standardize"] + LARGE, ids=str)
 @dtypes
 @pytest.mark.parametrize("layout", zoo.LAYOUTS, ids=lambda f: f.__name__)
 def test_layouts(case, dtype, layout, rng, cpu):
@@ -308,7 +317,8 @@ def test_finite_differences(rng):
          [(lambda a: normc.instance_norm(a, None, None, w, b), x),
           (lambda a: normc.instance_norm(x, None, None, a, b), w)]),
         (normc.group_norm_backward(grad, x, 2, w),
-         [(lambda a: normc.group_norm(a, 2, w, b), x), (lambda a: normc.group_norm(x, 2, a, b), w)]),
+         [(lambda a: normc.group_norm(a, 2, w, b), x),
+          (lambda a: normc.group_norm(x, 2, a, b), w)]),
         (normc.layer_norm_backward(grad, x, (6, 5), lw),
          [(lambda a: normc.layer_norm(a, (6, 5), lw, lb), x),
           (lambda a: normc.layer_norm(x, (6, 5), a, lb), lw)]),
@@ -331,6 +341,116 @@ def test_finite_differences(rng):
         for gradient, (f, a) in zip(gradients, functions):
             direction, expected = differences(f, a, grad, rng)
             assert (gradient * direction).sum() == pytest.approx(expected, rel=1e-6, abs=1e-6)
+
+
+# ---- where the arithmetic type does not carry it -------------------------------------------------
+
+FAR = [(np.float64, 505), (np.float64, -505), (np.float32, 110), (np.float32, -70)]
+far = pytest.mark.parametrize("dtype, power", FAR, ids=str)
+
+
+def same_but_for_scale(got, near, scale, dtype):
+    """dx is inversely as large as x; the others do not know."""
+    u = 2.0**-46 if dtype == np.float64 else 2.0**-20
+    for a, b in zip((got[0] * scale, *got[1:]), near, strict=True):
+        assert (abs(a - b) <= u * (1 + abs(b).max())).all()
+
+
+@cases
+@far
+@pytest.mark.parametrize("masked", [False, True])
+def test_scaled(case, dtype, power, masked, rng):
+    """The exact road, beside the fast one, with eps and masks."""
+    scale = 2.0**power
+    grad, x, weight = draw(case, rng, normal(1), dtype)
+    where = rng.random(x.shape) < 0.7 if masked else None
+    near = back(case, grad, x, weight, 0.1, where=where)
+    got = back(case, grad, (x * scale).astype(dtype), weight, 0.1 * scale * scale, where=where)
+    same_but_for_scale([a.astype(float) for a in got], near, scale, dtype)
+
+
+@far
+@pytest.mark.parametrize("name", ["batch_norm_backward", "instance_norm_backward",
+                                  "switchable_norm_backward"])
+def test_scaled_with_fixed_statistics(name, dtype, power, rng):
+    scale, function = 2.0**power, getattr(normc, name)
+    x, grad = rng.normal(size=(2, 3, 6, 5)).astype(dtype)
+    mean, var = rng.normal(size=6), rng.uniform(1, 2, 6)
+    logits = ([1, 2, 3], [3, 1, 2]) if name.startswith("switch") else ()
+    results = [function(grad, (x * s).astype(dtype), *logits, mean, eps=0.1 * s * s,
+                        running_mean=mean * s, running_var=var * s * s) for s in (1, scale)]
+    same_but_for_scale([np.asarray(a, float) for a in results[1]], results[0], scale, dtype)
+
+
+def test_scaled_groups_of_many_channels(rng):
+    """In time that grows with the elements alone."""
+    x, grad = rng.normal(size=(2, 1, 2048, 16))
+    near = normc.group_norm_backward(grad, x, 1, eps=0)
+    same_but_for_scale(normc.group_norm_backward(grad, x * 2.0**520, 1, eps=0), near, 2.0**520,
+                       np.float64)
+
+
+@pytest.mark.parametrize("cols", [False, True])
+@pytest.mark.parametrize("masked", [False, True])
+def test_products_that_overflow(masked, cols, rng):
+    """grad * weight leaves float's range, dx does not; and no other group takes notice."""
+    x, grad = rng.normal(size=(2, 40, 24)).astype(np.float32)
+    grad[7], x[7] = grad[7] * np.float32(1e30), x[7] * np.float32(1e12)
+    where = rng.random(x.shape) < 0.8 if masked else np.ones(x.shape, bool)
+
+    def dx(grad, x, where):
+        turned = [a.T if cols else a for a in (grad, x, where)]
+        dx = normc.layer_norm_backward(*turned[:2], None, np.full(24, 1e10), 0.0,
+                                       axis=int(not cols), where=turned[2])[0]
+        return dx.T if cols else dx
+
+    got, wide = dx(grad, x, where), dx(grad.astype(float), x.astype(float), where)
+    assert np.isfinite(got).all()
+    assert abs(got[7] - wide[7]).max() < 1e-5 * abs(wide[7]).max()
+    for part in (slice(0, 7), slice(7, 8), slice(8, 40)):
+        assert_same_bits(got[part], dx(grad[part], x[part], where[part]))
+
+
+def test_products_that_overflow_with_fixed_statistics():
+    x = np.array([[1.0, 2], [-1, 1]], np.float32) * np.float32(1e10)
+    grad = np.array([[1e30, 1], [-1e30, 2]], np.float32)
+    dx, *_ = normc.batch_norm_backward(grad, x, [1e10, 1], eps=0, running_mean=np.zeros(2),
+                                       running_var=np.full(2, 1e20))
+    assert np.allclose(dx[:, 0].astype(float), [1e30, -1e30], rtol=1e-6)
+    assert np.allclose(dx[:, 1].astype(float), [1e-10, 2e-10], rtol=1e-6)
+
+
+@pytest.mark.parametrize("layer", ["layer_norm_backward", "instance_norm_backward"])
+def test_constant_groups_far_from_zero(layer):
+    grad, x = np.array([[[1.0, 2, 3, 4]]]), np.full((1, 1, 4), 1.5e308)
+    dx = getattr(normc, layer)(grad, x, eps=1e-5)[0]
+    assert np.allclose(dx, (grad - 2.5) / np.sqrt(1e-5), rtol=1e-12)
+    assert (normc.layer_norm(x, eps=1e-5) == 0).all()
+
+
+@pytest.mark.parametrize("beta", [0.5, 0.75, 1.0, 0.6])
+@pytest.mark.parametrize("power", [-430, 430])
+def test_responses_far_from_one(power, beta, rng):
+    """With k = 0, dx is as (scale of x)^(-2 beta)."""
+    x, grad = rng.normal(size=(2, 2, 9, 3))
+    near = normc.local_response_norm_backward(grad, x, 3, 1.0, beta, 0.0)
+    got = normc.local_response_norm_backward(grad, x * 2.0**power, 3, 1.0, beta, 0.0)
+    back = np.exp2(2 * beta * power / 4)
+    for _ in range(4):
+        got = got * back
+    assert np.allclose(got, near, rtol=1e-11, atol=1e-12)
+
+
+def test_what_a_mask_leaves_of_a_group_of_nan():
+    x = np.array([[np.nan, 1.0, 2.0, 4.0], [3.0, 1.0, 4.0, 1.0]])
+    grad = np.array([[1.0, 2.0, 3.0, 4.0], [1.0, -1.0, 2.0, 1.5]])
+    where = np.ones((2, 4), bool)
+    where[0, 3] = False
+    for dtype in (np.float32, np.float64):
+        dx, dweight, dbias = normc.layer_norm_backward(grad, x.astype(dtype), where=where)
+        _, alone, _ = normc.layer_norm_backward(grad[1:], x[1:].astype(dtype))
+        assert np.isnan(dweight[:3]).all() and dweight[3] == alone[3]
+        assert np.isnan(dx[0, :3]).all() and dx[0, 3] == 0 and np.isfinite(dx[1]).all()
 
 
 # ---- edges ---------------------------------------------------------------------------------------
@@ -398,6 +518,42 @@ def test_types_and_shapes_of_results(dtype, parameter, rng):
     assert dweight.dtype == dbias.dtype == (np.float64 if dtype == np.float64 else np.float32)
     dx, *_ = normc.batch_norm_backward([[1, 0], [0, 1]], [[1, 2], [3, 4]])
     assert dx.dtype == np.float64
+
+
+# ---- moments -------------------------------------------------------------------------------------
+
+def test_moments_in_any_order(rng):
+    x, grad = rng.normal(size=(2, 5, 4, 3))
+    plain = normc.layer_norm_backward(grad, x, axis=1)
+    m = normc.moments(x.transpose(2, 1, 0).copy(), 1)
+    turned = normc.Moments(m.count.T, m.mean.T, m.m2.T, mean_lo=m.mean_lo.T)
+    assert turned == normc.moments(x, 1)
+    assert_all_same(normc.layer_norm_backward(grad, x, axis=1, moments=turned), plain)
+    for dtype in (np.float32, np.float16):
+        narrow = normc.moments(x, 1)
+        narrow.mean, narrow.m2, narrow.mean_lo = (
+            a.astype(dtype) for a in (narrow.mean, narrow.m2, narrow.mean_lo))
+        for a, b in zip(normc.layer_norm_backward(grad, x, axis=1, moments=narrow), plain):
+            assert abs(a - b).max() < 0.05 * abs(b).max()
+
+
+def test_moments_of_something_else(rng):
+    x = rng.normal(size=(6, 4))
+    for m, mask in ((normc.moments(x, 0) + normc.moments(x, 0), None),
+                    (normc.moments(x[:5], 0), None),
+                    (normc.moments(x, 0) + normc.moments(x, 0), np.ones((6, 4), bool))):
+        with pytest.raises(ValueError, match="moments must be of this x"):
+            normc.batch_norm_backward(x, x, moments=m, where=mask)
+    m = normc.moments(x, 0)
+    with pytest.raises(ValueError, match="m2 must not be negative"):
+        normc.Moments(m.count, m.mean, -m.m2)
+    for name, junk in (("m2", -m.m2), ("mean", m.mean + 1j), ("mean", m.mean.astype(str)),
+                       ("mean", m.mean.astype(object)), ("count", m.count * 1.0),
+                       ("mean_lo", m.mean_lo[0]), ("m2", None)):
+        spoiled = normc.moments(x, 0)
+        setattr(spoiled, name, junk)
+        with pytest.raises((TypeError, ValueError), match=name):
+            normc.batch_norm_backward(x, x, moments=spoiled)
 
 
 # ---- errors --------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ import copy
 import gc
 import inspect
 import pickle
+import sys
 import threading
 import tracemalloc
 import weakref
@@ -37,13 +38,18 @@ LAYERS = {
     "SwitchableNorm2d": (lambda **k: normc.SwitchableNorm2d(4, **k), (3, 4, 2, 5)),
     "SwitchableNorm3d": (lambda **k: normc.SwitchableNorm3d(4, correction=1, **k),
                          (2, 4, 2, 3, 2)),
+    "SwitchableNorm2d last": (lambda **k: normc.SwitchableNorm2d(4, 0.5, axis=-1, **k),
+                              (3, 2, 5, 4)),
     "LocalResponseNorm": (lambda **k: normc.LocalResponseNorm(3, 0.5, **k), (3, 4, 5)),
+    "LocalResponseNorm last": (lambda **k: normc.LocalResponseNorm(
+        2, 0.5, axis=-1, window="onnx", **k), (3, 5, 4)),
     "ReLU": (lambda **k: normc.ReLU(), (3, 4)),
     "LeakyReLU": (lambda **k: normc.LeakyReLU(0.3), (3, 4)),
     "PReLU": (lambda **k: normc.PReLU(), (3, 4)),
     "PReLU channels": (lambda **k: normc.PReLU(4), (3, 4, 5)),
+    "PReLU last": (lambda **k: normc.PReLU(4, axis=-1), (3, 5, 4)),
 }
-PLAIN = ("LocalResponseNorm", "ReLU", "LeakyReLU", "PReLU", "PReLU channels")  # no dtype, no where
+PLAIN = [n for n in LAYERS if "ReLU" in n or n.startswith("Local")]  # no dtype, no where
 layers = pytest.mark.parametrize("name", LAYERS)
 norms = pytest.mark.parametrize("name", [n for n in LAYERS if n not in PLAIN])
 masked = pytest.mark.parametrize("name", [
@@ -95,8 +101,10 @@ def by_function(name, x, weights, **options):
     if kind.startswith("InstanceNorm"):
         return normc.instance_norm(x, weight=w, bias=b, **running, **options)
     if kind.startswith("Switchable"):
+        eps = 0.5 if last else 1e-5
         return normc.switchable_norm(x, weights["mean_weight"], weights["var_weight"], w, b,
-                                     training=True, correction=int(kind.endswith("3d")), **running)
+                                     eps=eps, training=True, correction=int(kind.endswith("3d")),
+                                     **running, **last)
     return {
         "LayerNorm": lambda: normc.layer_norm(x, (4, 5), w, b, **options),
         "LayerNorm axis": lambda: normc.layer_norm(x, None, w, b, axis=1, **options),
@@ -106,7 +114,10 @@ def by_function(name, x, weights, **options):
         "GroupNorm last": lambda: normc.group_norm(x, 2, w, b, axis=-1, **options),
         "LocalResponseNorm": lambda: normc.local_response_norm(x, 3, 0.5),
         "ReLU": lambda: normc.relu(x), "LeakyReLU": lambda: normc.leaky_relu(x, 0.3),
+        "LocalResponseNorm last": lambda: normc.local_response_norm(x, 2, 0.5, axis=-1,
+                                                                    window="onnx"),
         "PReLU": lambda: normc.prelu(x, w), "PReLU channels": lambda: normc.prelu(x, w),
+        "PReLU last": lambda: normc.prelu(x, w, axis=-1),
     }[name]()
 
 
@@ -318,6 +329,69 @@ def test_nothing_goes_back_through_what_was_overwritten(name, draw):
 
 
 @layers
+def test_out_over_anything_else_that_backward_needs(name, draw):
+    layer, (x, grad) = make(name), draw(name)
+    parameters = [p for p in layer.parameters() if p.size > 1 and p.dtype == x.dtype]
+    if parameters:
+        room = np.empty(x.size + parameters[0].size, x.dtype)
+        weight = room[:parameters[0].size].reshape(parameters[0].shape)
+        weight[...] = parameters[0]
+        layer.weight = weight
+        y = layer(x.copy())
+        layer.backward(grad)
+        out = room[1:1 + x.size].reshape(x.shape)  # over the weight but for one element
+        assert_same_bits(layer(x, out=out).copy(), y)
+        with pytest.raises(RuntimeError, match="out overlapped"):
+            layer.backward(grad)
+    if name not in PLAIN and not name.startswith("Switch"):
+        ones = np.ones(x.size * x.itemsize + 4, np.uint8)
+        where = ones[:x.size].reshape(x.shape).view(bool)
+        out = ones[:x.size * x.itemsize].view(x.dtype).reshape(x.shape)
+        layer(x, where=where, out=out)
+        with pytest.raises(RuntimeError, match="out overlapped"):
+            layer.backward(grad)
+
+
+@layers
+def test_one_of_many_threads_goes_back(name, draw):
+    layer, (x, grad) = make(name), draw(name)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(20):
+            layer.zero_grad()
+            layer(x)
+            done, barrier = [], threading.Barrier(3)
+
+            def back():
+                barrier.wait()
+                try:
+                    done.append(layer.backward(grad))
+                except RuntimeError:
+                    pass
+
+            threads = [threading.Thread(target=back) for _ in range(3)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            assert len(done) == 1
+    finally:
+        sys.setswitchinterval(interval)
+
+
+def test_a_masked_gradient_flows_where_it_is_not_masked(draw):
+    x, grad = draw("LayerNorm")
+    for name in ("LayerNorm", "BatchNorm", "InstanceNorm1d", "PReLU channels"):
+        mask = grad > 1
+        first, second = make(name), make(name)
+        first(x)
+        second(x)
+        spoiled = np.ma.array(np.where(mask, np.nan, grad), mask=mask)
+        assert_same_bits(first.backward(spoiled), second.backward(np.where(mask, 0, grad)))
+
+
+@layers
 def test_the_input_is_held_by_reference_and_let_go(name, draw):
     layer, (x, grad) = make(name), draw(name)
     for mode in (True, False):
@@ -457,6 +531,26 @@ def test_state_goes_round(name, draw):
         assert not np.shares_memory(value, getattr(layer, key))
 
 
+def test_state_is_dense_and_native():
+    """safetensors writes the bytes as they lie, and torch takes native order alone."""
+    layer = normc.LayerNorm((2, 3), dtype=">f4")
+    layer.weight = np.arange(6, dtype=">f4").reshape(3, 2).T
+    layer.bias = np.asfortranarray([[0.0, 1, 2], [3, 4, 5]], dtype=np.float32)
+    for key, array in layer.state_dict().items():
+        assert array.flags.c_contiguous and array.dtype.isnative
+        assert np.array_equal(array, getattr(layer, key))
+
+
+@zoo.needs_ml_dtypes
+def test_bfloat16_through_a_file(tmp_path):
+    """NumPy forgets the type's name, not the bits."""
+    layer, other = (normc.LayerNorm(3, dtype=zoo.bfloat16) for _ in range(2))
+    layer.weight[...] = [0.1, 2, 3e30]
+    np.savez(tmp_path / "state.npz", **layer.state_dict())
+    other.load_state_dict(np.load(tmp_path / "state.npz"))
+    assert state(other) == state(layer)
+
+
 @with_parameters
 def test_one_message_names_all_that_is_wrong(name):
     layer = make(name)
@@ -481,16 +575,65 @@ class Named(normc.GroupNorm):
         super().__init__(2, 4, affine=True)
 
 
+class Tagged:
+    def __init__(self, tag):
+        self.tag = tag
+
+
+class Mixed(normc.LayerNorm, Tagged):
+    """Its other base is not begun anew in a copy."""
+
+    def __init__(self, name):
+        normc.LayerNorm.__init__(self, 5)
+        Tagged.__init__(self, name)
+
+    name = property(lambda self: self.tag)
+
+
+class Slotted(normc.BatchNorm):
+    """Slots, a lock that does not pickle, and a property that needs what is not there at first."""
+
+    __slots__ = ("name",)
+
+    def __init__(self, name):
+        super().__init__(4)
+        self.name, self.lock, self.shared = name, threading.Lock(), {}
+
+    @property
+    def momentum(self):
+        return normc._core.BatchNorm.momentum.__get__(self)
+
+    @momentum.setter
+    def momentum(self, value):
+        if hasattr(self, "lock"):
+            self.shared["momentum"] = value
+        normc._core.BatchNorm.momentum.__set__(self, value)
+
+    def __getstate__(self):
+        state = super().__getstate__()
+        own, slots = state["object"]
+        return {**state, "object": ({k: v for k, v in own.items() if k != "lock"}, slots)}
+
+    def __setstate__(self, state):
+        super().__setstate__(state)
+        self.lock = threading.Lock()
+
+
+SUBCLASSES = {"Named": (lambda: Named("first"), "GroupNorm"),
+              "Mixed": (lambda: Mixed("first"), "LayerNorm"),
+              "Slotted": (lambda: Slotted("first"), "BatchNorm")}
 COPIES = {"copy": copy.copy, "deepcopy": copy.deepcopy,
           **{f"pickle{p}": lambda layer, p=p: pickle.loads(pickle.dumps(layer, p))
-             for p in range(2, pickle.HIGHEST_PROTOCOL + 1)}}
+             for p in range(pickle.HIGHEST_PROTOCOL + 1)}}
 
 
 @pytest.mark.parametrize("how", COPIES)
-@pytest.mark.parametrize("name", [*LAYERS, "subclass"])
+@pytest.mark.parametrize("name", [*LAYERS, *SUBCLASSES])
 def test_copies(name, how, draw):
-    layer = Named("first") if name == "subclass" else make(name)
-    x, grad = draw("GroupNorm" if name == "subclass" else name)
+    if name == "Slotted" and how in ("pickle0", "pickle1"):
+        pytest.skip("Python's protocols 0 and 1 know no slots")
+    layer = SUBCLASSES[name][0]() if name in SUBCLASSES else make(name)
+    x, grad = draw(SUBCLASSES[name][1] if name in SUBCLASSES else name)
     layer(x)
     layer.backward(grad)
     layer(x)
@@ -528,7 +671,7 @@ def test_what_is_remembered_is_collected_in_cycles():
 
     layer = normc.BatchNorm(2)
     note = {"layer": layer}
-    layer._remembered = (note,)
+    layer._exchange((note,))
     ref = weakref.ref(layer)
     del layer, note
     gc.collect()
@@ -588,6 +731,27 @@ def test_bad_constructors(call, error, words):
         call()
 
 
+def test_what_gradients_may_be_assigned():
+    layer = normc.LayerNorm(3)
+    for bad in (np.zeros(4, np.float32), np.zeros(3), [0, 0, 0],
+                np.broadcast_to(np.float32(0), 3)):
+        with pytest.raises(ValueError, match="weight_grad must be a writeable ndarray"):
+            layer.weight_grad = bad
+    mine = layer.weight_grad = np.ones(3, np.float32)
+    assert layer.weight_grad is mine
+    big = normc.LayerNorm(3, dtype=">f4")
+    assert big.weight_grad.dtype.isnative
+
+
+@pytest.mark.parametrize("name", ["BatchNorm", "LayerNorm", "GroupNorm", "SwitchableNorm2d"])
+def test_an_init_that_finds_no_memory(name):
+    layer = make(name)
+    before, text = state(layer), repr(layer)
+    with pytest.raises((MemoryError, ValueError)):
+        layer.__init__(*(1,) * (name == "GroupNorm"), 2**50)
+    assert state(layer) == before and repr(layer) == text
+
+
 @layers
 def test_a_failed_init(name):
     layer = make(name)
@@ -627,7 +791,12 @@ def test_corrupted_pickles(name):
             use(bare)
         except (AttributeError, RuntimeError, TypeError, ValueError):
             continue
-    for junk in (None, {}, 3, (1, 2), {"config": (1,)}, {"config": (), "fields": 3, "dict": {}}):
+    if not hasattr(bare, "__setstate__"):  # it has no more to it than any object of Python's
+        return
+    config = (4, 1, 1, (0, 64))
+    for junk in (None, {}, 3, (1, 2), {"config": (1,)}, {"config": (), "fields": 3, "object": {}},
+                 {"config": config, "fields": {"eps": "a"}, "object": {}},
+                 {"config": config, "fields": {}, "object": 7}):
         with pytest.raises(ValueError, match="state"):
             bare.__setstate__(junk)
 
@@ -693,6 +862,25 @@ def test_channels_that_are_not_the_layers(rng):
     with pytest.raises(ValueError, match=r"normalized_shape=\[4\]"):
         normc.LayerNorm(4, axis=1, elementwise_affine=False)(x)
     assert normc.LayerNorm(5, axis=-2, elementwise_affine=False)(x).shape == x.shape
+
+
+def test_cumulative_statistics_of_switchable_norm_by_threads(rng):
+    layer = normc.SwitchableNorm1d(2, momentum=None, dtype=np.float64)
+    batches = rng.normal(size=(4, 200, 5, 2))
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=lambda own=own: [layer(x) for x in own])
+                   for own in batches]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert layer.num_batches_tracked == 800
+    assert abs(layer.running_mean - batches.mean((0, 1, 2))).max() < 1e-13
+    assert abs(layer.running_var - batches.var(2).mean((0, 1))).max() < 1e-13
 
 
 def test_cumulative_statistics_of_switchable_norm(rng):

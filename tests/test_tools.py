@@ -112,13 +112,74 @@ def test_evaluation_uses_them(rng):
     ([np.ones((2, 3)), np.ones((2, 3, 2, 2))], ValueError, "expected 2D or 3D"),
     ([(np.ones((2, 3)), np.ones(5, bool))], ValueError, "where"),
     ([(np.ones((2, 3)), np.ones(3))], TypeError, "where"), ([[["a"]]], TypeError, "x"),
-    (3, TypeError, "iterable")])
+    (3, TypeError, "iterable"), ([(np.ones((2, 3)),) * 3], TypeError, "a tuple of 3"),
+    ([((1, 2), (3, 4), (5, 6))], TypeError, "x, where")])
 def test_bad_batches_write_nothing(batches, error, words):
     layer = normc.BatchNorm1d(3)
     before = state(layer)
     with pytest.raises(error, match=words):
         normc.recompute_stats(layer, batches)
     assert state(layer) == before
+
+
+def test_statistics_that_cannot_be_written(rng):
+    x = rng.normal(size=(4, 3, 2))
+    for make in (normc.BatchNorm1d, lambda n: normc.InstanceNorm1d(n, track_running_stats=True)):
+        for name in ("running_mean", "running_var"):
+            layer = make(3)
+            held = getattr(layer, name).copy()
+            held.flags.writeable = False
+            setattr(layer, name, held)
+            before = state(layer)
+            with pytest.raises(ValueError, match=f"{name} is to be updated, but is read-only"):
+                normc.recompute_stats(layer, [x])
+            assert state(layer) == before
+        layer = make(3)
+        layer.running_var = layer.running_mean
+        with pytest.raises(ValueError, match="must not share memory"):
+            normc.recompute_stats(layer, [x])
+
+
+@pytest.mark.parametrize("make", [
+    normc.BatchNorm1d, normc.SwitchableNorm1d,
+    lambda n, **k: normc.InstanceNorm1d(n, track_running_stats=True, **k)],
+    ids=["batch", "switchable", "instance"])
+def test_batches_with_nan(make, rng):
+    x = rng.normal(size=(6, 3)) if make is normc.SwitchableNorm1d else rng.normal(size=(6, 3, 4))
+    bad = x.copy()
+    bad[1, 2] = np.nan
+    clean = normc.recompute_stats(make(3), [x])
+    skipping = normc.recompute_stats(make(3, on_nonfinite="skip"), [bad, x, bad])
+    assert state(skipping) == state(clean)
+    strict = make(3, on_nonfinite="raise")
+    before = state(strict)
+    with pytest.raises(ValueError, match="not finite"):
+        normc.recompute_stats(strict, [x, bad])
+    assert state(strict) == before
+    with pytest.raises(ValueError, match="at least one batch that is taken"):
+        normc.recompute_stats(make(3, on_nonfinite="skip"), [bad])
+    assert np.isnan(normc.recompute_stats(make(3), [bad]).running_var).any()
+
+
+def test_a_batch_that_is_all_masked_does_not_count(rng):
+    x = rng.normal(size=(4, 3))
+    batches = [(x, np.zeros(3, bool)), (x, np.ones(3, bool))]
+    assert normc.recompute_stats(normc.BatchNorm1d(3), batches).num_batches_tracked == 1
+
+
+def test_masked_instances(rng):
+    """Those of one element say nothing."""
+    x = rng.normal(size=(3, 2, 6))
+    where = rng.random(x.shape) < 0.6
+    where[1, 0] = False
+    where[1, 0, 2] = True
+    layer = normc.InstanceNorm1d(2, track_running_stats=True, dtype=np.float64)
+    normc.recompute_stats(layer, [(x, where)])
+    for c in range(2):
+        kept = [x[n, c][where[n, c]] for n in range(3) if where[n, c].sum() > 1]
+        assert layer.running_mean[c] == pytest.approx(np.mean([k.mean() for k in kept]), rel=1e-13)
+        assert layer.running_var[c] == pytest.approx(np.mean([k.var(ddof=1) for k in kept]),
+                                                     rel=1e-13)
 
 
 def test_bad_layers():
@@ -192,6 +253,11 @@ def test_to_bfloat16_in_one_step():
     odd = rounded(np.array([np.nan, np.inf, -np.inf, 1e300, 0, -0.0]), zoo.bfloat16).astype(float)
     assert np.isnan(odd[0]) and odd[1:4].tolist() == [np.inf, -np.inf, np.inf]
     assert not odd[4:].any() and np.signbit(odd[5])
+
+
+def test_folded_arrays_are_native(rng):
+    folded, shift = normc.fold_batch_norm(np.ones((5, 2), ">f4"), None, trained(5, rng))
+    assert folded.dtype == shift.dtype == np.float32 and folded.dtype.isnative
 
 
 def test_what_fold_refuses(rng):

@@ -140,7 +140,7 @@ def test_masks_against_autograd(eps, shape, dtype, rng):
 @pytest.mark.parametrize("correction", [0, 1])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_switchable_norm_against_autograd(shape, correction, dtype, rng):
-    """The paper's formula; layer and batch variance from the instances', as in its authors' code."""
+    """The paper's formula; layer and batch variance of the instances', as in its authors' code."""
     x, grad = (rng.normal(size=(2, *shape)) * 2 + 1).astype(dtype)
     logits = rng.normal(size=(2, 3))[:, int(len(shape) == 2):]
     weight = rng.normal(size=12).astype(np.float64 if dtype == np.float64 else np.float32)

@@ -32,6 +32,27 @@ def test_single_values_by_the_running_statistics(rng):
         layer(many[:1])
 
 
+def test_single_values_under_a_mask(rng):
+    """What a mask leaves decides: of every channel one value at most, as if there were no more."""
+    layer = normc.BatchNorm1d(3, on_single="running", dtype=np.float64)
+    layer(rng.normal(size=(9, 3)) + 5)
+    before, x = state(layer), rng.normal(size=(4, 3))
+    one = np.zeros((4, 1), bool)
+    one[2] = True
+    y = layer(x, where=one)
+    expected = normc.batch_norm(x[2:3], layer.running_mean, layer.running_var)
+    assert_same_bits(y[2:3], expected)
+    assert not y[[0, 1, 3]].any()
+    assert state(layer) == before
+    assert_same_bits(layer(x[:1], where=np.ones((1, 3), bool)), layer(x[:1]))
+    two = np.array([[1, 0, 0], [1, 0, 1], [0, 1, 0], [0, 0, 0]], bool)
+    layer(x, where=two)
+    assert layer.running_mean[0] != np.frombuffer(before["running_mean"])[0]
+    assert (layer.running_mean[1:] == np.frombuffer(before["running_mean"])[1:]).all()
+    strict = normc.BatchNorm1d(3)
+    assert not strict(x, where=one).any()  # no error under a mask: each is its own mean
+
+
 def test_single_values_without_running_statistics():
     layer = normc.BatchNorm(3, track_running_stats=False, on_single="running")
     with pytest.raises(ValueError, match="Expected more than 1 value per channel"):
@@ -70,6 +91,47 @@ def test_statistics_that_are_not_finite(value, dtype, momentum, rng):
     strict(bad, where=hidden)
     assert strict.num_batches_tracked == 2
     strict.eval()(bad)
+
+
+@pytest.mark.parametrize("dtype, value", [(np.float32, 1e30), (np.float16, 1e4)], ids=str)
+def test_statistics_that_do_not_fit(dtype, value):
+    """Finite in double, infinite in the layer's arrays."""
+    x = np.array([[value, 1], [-value, 3]])
+    plain = normc.BatchNorm(2, dtype=dtype)
+    plain(x)
+    assert np.isinf(plain.running_var[0])
+    skip = normc.BatchNorm(2, dtype=dtype, on_nonfinite="skip", momentum=None)
+    skip(x)
+    assert skip.running_var.tolist() == [1, 1] and skip.num_batches_tracked == 0
+    strict = normc.BatchNorm(2, dtype=dtype, on_nonfinite="raise")
+    with pytest.raises(ValueError, match="channel 0"):
+        strict(x)
+    plain.on_nonfinite = "raise"
+    plain(np.array([[1.0, 1], [2, 3]]))  # what is infinite already is not this batch's fault
+
+
+@pytest.mark.parametrize("make", [
+    lambda **k: normc.InstanceNorm1d(4, track_running_stats=True, **k),
+    lambda **k: normc.SwitchableNorm2d(4, **k),
+    lambda **k: normc.SwitchableNorm2d(4, momentum=None, **k)], ids=["instance", "switchable",
+                                                                     "cumulative"])
+def test_the_other_layers_with_statistics(make, rng):
+    x = rng.normal(size=(3, 4, 5)).astype(np.float32)
+    x = x if isinstance(make(), normc.InstanceNorm1d) else x[..., None]
+    bad = x.copy()
+    bad[1, 2, 0] = np.nan
+    plain, skip, strict = make(), make(on_nonfinite="skip"), make(on_nonfinite="raise")
+    fresh, expected = state(skip), plain(bad)
+    assert np.isnan(plain.running_var[2])
+    assert_same_bits(skip(bad), expected)
+    assert np.isnan(skip.backward(bad)).any()
+    with pytest.raises(ValueError, match="not finite"):
+        strict(bad)
+    assert state(skip) == state(strict) == fresh
+    clean = make()
+    clean(x), skip(x), strict(x)
+    assert state(skip) == state(strict) == state(clean)
+    assert "on_nonfinite='skip'" in repr(skip) and "on_nonfinite" not in repr(clean)
 
 
 def test_non_finite_values_without_statistics(rng):

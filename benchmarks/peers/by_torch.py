@@ -25,7 +25,8 @@ def tensor(a):
 def array(result):
     if isinstance(result, tuple):
         return tuple(array(part) for part in result)
-    return result.detach().float().numpy() if result.dtype.itemsize == 2 else result.detach().numpy()
+    result = result.detach()
+    return result.float().numpy() if result.dtype.itemsize == 2 else result.numpy()
 
 
 def calls(case, data):

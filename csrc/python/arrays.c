@@ -87,7 +87,8 @@ int x_convert(Operands *o, PyObject *x)
 int grad_convert(Operands *o, PyObject *grad)
 {
     o->writes = 1;
-    return array_convert(o->state, grad, "grad", &o->grad);
+    o->grad = floating(o->state, GRADIENT, grad, "grad");
+    return o->grad ? 0 : -1;
 }
 
 int where_convert(Operands *o, PyObject *where)

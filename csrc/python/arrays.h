@@ -49,8 +49,8 @@ int dtype_of(PyArrayObject *);
 /* ValueError if both are there and do: -1. */
 int refuse_shared(const State *, PyArrayObject *, const char *name, PyArrayObject *other,
                   const char *other_name);
-/* Whether out shares memory with x or the mask; -1: an exception is set. */
-int out_overlaps(const Operands *);
+/* Whether out shares memory with x, the mask or another; -1: an exception is set. */
+int out_overlaps(const Operands *, PyArrayObject *other);
 /* ValueError: Python code or another thread has retyped or reshaped it in mid-call; -1. */
 int refuse_changed(const char *name);
 

@@ -133,7 +133,7 @@ static PyObject *or_none(PyArrayObject *array)
 static PyObject *memory_make(const Call *c)
 {
     PyObject *const *imports = c->o.state->imports;
-    const int overlaps = c->keep_moments ? out_overlaps(&c->o) : 0;
+    const int overlaps = c->keep_moments ? out_overlaps(&c->o, c->arrays[WEIGHT]) : 0;
     if (overlaps < 0)
         return NULL;
     if (overlaps || !c->keep_moments)
@@ -155,27 +155,6 @@ static void remember(BatchNorm *bn, PyObject *memory, const Call *c)
         Py_XSETREF(bn->remembered, Py_NewRef(memory));
 }
 
-/* The first channel whose statistics are not finite decides what becomes of the batch. */
-static int nonfinite_check(Call *c)
-{
-    const Moment *moments = c->job.moments;
-    if (c->on_nonfinite == PROPAGATE || moments == NULL)
-        return 0;
-    npy_intp channel = 0, channels = PyArray_DIM(c->moments, 0);
-    while (channel < channels && isfinite(moments[channel].hi) && isfinite(moments[channel].m2))
-        channel++;
-    if (channel == channels)
-        return 0;
-    c->update = 0;
-    c->count = NULL;
-    if (c->on_nonfinite == SKIP)
-        return 0;
-    return refuse(PyExc_ValueError,
-                  "x has a mean or variance that is not finite in channel %zd, and on_nonfinite is "
-                  "'raise'",
-                  channel);
-}
-
 /* Batches of which nothing enters the statistics do not count. */
 static int has_news(const Call *c)
 {
@@ -187,17 +166,50 @@ static int has_news(const Call *c)
     return 0;
 }
 
+/* The first channel whose statistics are not finite, of the batch or as they would be kept. */
+static npy_intp first_nonfinite(const Call *c)
+{
+    const npy_intp channels = PyArray_DIM(c->moments, 0);
+    const Moment *m = c->job.moments;
+    npy_intp channel = 0;
+    while (channel < channels && isfinite(m[channel].hi) && isfinite(m[channel].m2))
+        channel++;
+    if (channel == channels && c->update)
+        channel = running_overflow(&c->running_mean, &c->running_var, c->job.channels, c->momentum);
+    return channel;
+}
+
+/* What becomes of the batch. */
+static int nonfinite_check(Call *c)
+{
+    if (c->on_nonfinite == PROPAGATE || c->job.moments == NULL)
+        return 0;
+    const npy_intp channel = first_nonfinite(c);
+    if (channel == PyArray_DIM(c->moments, 0))
+        return 0;
+    c->update = 0;
+    c->count = NULL;
+    if (c->on_nonfinite == SKIP)
+        return 0;
+    return refuse(PyExc_ValueError,
+                  "x has a mean or variance that is not finite in channel %zd, and on_nonfinite is "
+                  "'raise'",
+                  channel);
+}
+
 /* Under the GIL from here on: counting and updating are one step to other threads. */
 static PyObject *publish(Call *c)
 {
     const int news = has_news(c);
-    if (c->count && news)
-        ++*c->count;
     if (isnan(c->momentum)) {
         const FpState saved = fp_enter();
-        c->momentum = c->count && news ? 1 / (double)*c->count : 0;
+        c->momentum = c->count && news ? 1 / ((double)*c->count + 1) : 0;
         fp_leave(saved);
     }
+    if (nonfinite_check(c) < 0)
+        return NULL;
+    if (c->count && news)
+        ++*c->count;
     return norm_finish(c);
 }
 
@@ -212,7 +224,7 @@ static PyObject *batchnorm_call(PyObject *self, PyObject *const *args, size_t na
     if (call_convert(&c, LAYER_CALL, name, args, PyVectorcall_NARGS(nargsf), kwnames) == 0 &&
         snapshot(bn, &c) == 0 && operands_take(&c.o) == 0 && rank_check(bn, c.o.t.ndim) == 0 &&
         channels_check(&c) == 0 && (memory = memory_make(&c)) && norm_compute(&c) == 0 &&
-        nonfinite_check(&c) == 0 && (result = publish(&c)))
+        (result = publish(&c)))
         remember(bn, memory, &c);
     Py_XDECREF(memory);
     call_clear(&c);
@@ -233,7 +245,6 @@ static PyMemberDef members[] = {
     OBJECT("momentum", MOMENTUM, "Weight of the new batch; None: mean of all batches."),
     OBJECT("on_single", ON_SINGLE, "Of one value per channel: error or running."),
     OBJECT("on_nonfinite", ON_NONFINITE, "Of NaN in the statistics: propagate, skip or raise."),
-    {"_remembered", T_OBJECT, offsetof(BatchNorm, remembered), 0, "By the last call."},
     FLAG(track_running_stats, "Training updates the running statistics."),
     FLAG(training, "Normalise by the batch's own statistics."),
     FLAG(frozen, "Behave as in evaluation, whatever `training` says."),
@@ -243,6 +254,20 @@ static PyMemberDef members[] = {
      "1: the running variance takes the unbiased one, 0: the biased one."},
     {"__vectorcalloffset__", T_PYSSIZET, offsetof(BatchNorm, call), READONLY, NULL},
     {NULL, 0, 0, 0, NULL},
+};
+
+/* One of many threads gets what is remembered. */
+static PyObject *batchnorm_exchange(PyObject *self, PyObject *memory)
+{
+    BatchNorm *bn = (BatchNorm *)self;
+    PyObject *held = bn->remembered;
+    bn->remembered = Py_NewRef(memory);
+    return held ? held : Py_NewRef(Py_None);
+}
+
+static PyMethodDef methods[] = {
+    {"_exchange", batchnorm_exchange, METH_O, "Remembers this, and returns what was."},
+    {NULL, NULL, 0, NULL},
 };
 
 /* ---- life ------------------------------------------------------------------------------------ */
@@ -324,6 +349,7 @@ static PyType_Slot slots[] = {
     {Py_tp_clear, batchnorm_clear},
     {Py_tp_dealloc, batchnorm_dealloc},
     {Py_tp_members, members},
+    {Py_tp_methods, methods},
     {0, NULL},
 };
 

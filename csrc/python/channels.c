@@ -27,20 +27,44 @@ int vector_take(const Call *c, int which, npy_intp n, Vector *v)
     return 0;
 }
 
-/* A single value has no variance to speak of. Masks are exempt: what they leave is data, not a
- * shape. */
+/* A single value has no variance to speak of. */
 static int is_single(const Call *c)
 {
     const npy_intp *dims = c->o.shape, size = PyArray_MultiplyList(dims, c->o.t.ndim);
     npy_intp groups = dims[c->job.axis];
     if (c->job.kind == INSTANCE)
         groups *= dims[c->job.axis == 0];
-    return c->use_batch && c->job.kind != GROUP && !c->o.where && size && size <= groups;
+    return c->use_batch && c->job.kind != GROUP && size && size <= groups;
+}
+
+/* Also where a mask leaves no channel two values; -1: an exception is set. */
+static int batch_is_single(const Call *c)
+{
+    if (!c->o.where || is_single(c))
+        return is_single(c);
+    PyObject *answer =
+        PyObject_CallFunction(c->o.state->imports[LEAVES_PAIRS], "ONi", c->o.where,
+                              PyArray_IntTupleFromIntp(c->o.t.ndim, c->o.shape), c->job.axis);
+    const int pairs = answer ? PyObject_IsTrue(answer) : -1;
+    Py_XDECREF(answer);
+    return pairs < 0 ? -1 : !pairs;
+}
+
+/* The statistics that a batch of one value per channel is normalised by, if a layer was asked to.
+ */
+static int settle_single(Call *c)
+{
+    if (!c->running_on_single || !c->use_batch || !c->arrays[RUNNING_MEAN])
+        return 0;
+    const int single = batch_is_single(c);
+    if (single > 0)
+        c->use_batch = 0;
+    return single < 0 ? -1 : 0;
 }
 
 static int batch_size_check(const Call *c)
 {
-    if (!is_single(c))
+    if (!is_single(c) || c->o.where) /* what a mask leaves is data, not a shape */
         return 0;
     return refuse(PyExc_ValueError, "Expected more than 1 %s when training, got input size %s",
                   c->job.kind == INSTANCE ? "spatial element" : "value per channel",
@@ -108,9 +132,8 @@ int channels_check(Call *c)
     const npy_intp n = c->o.shape[c->job.axis];
     if (c->o.grad) /* fixed statistics, or those of the batch */
         c->use_batch = c->arrays[RUNNING_MEAN] == NULL && c->arrays[RUNNING_VAR] == NULL;
-    if (c->running_on_single && c->arrays[RUNNING_MEAN] && is_single(c))
-        c->use_batch = 0;
-    if (running_use_check(c) < 0 || vector_take(c, RUNNING_MEAN, n, &c->running_mean) < 0 ||
+    if (settle_single(c) < 0 || running_use_check(c) < 0 ||
+        vector_take(c, RUNNING_MEAN, n, &c->running_mean) < 0 ||
         vector_take(c, RUNNING_VAR, n, &c->running_var) < 0 ||
         vector_check(c->arrays[WEIGHT], "weight", n) < 0 ||
         vector_check(c->arrays[BIAS], "bias", n) < 0 || batch_size_check(c) < 0)

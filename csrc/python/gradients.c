@@ -11,6 +11,20 @@ int moments_convert(Call *c, PyObject *moments)
     return c->moments ? 0 : -1;
 }
 
+/* They are of as many elements as a group has, or of fewer, if some are masked. */
+static int counts_check(const Call *c, const Moment *rows, ptrdiff_t groups)
+{
+    const npy_intp size = PyArray_MultiplyList(c->o.shape, c->o.t.ndim);
+    const double most = groups ? (double)(size / groups) : 0;
+    for (ptrdiff_t g = 0; g < groups; g++)
+        if (c->o.where ? rows[g].count > most : rows[g].count != most)
+            return refuse(PyExc_ValueError,
+                          "moments must be of this x, whose means are of %zd elements, but count "
+                          "%zd",
+                          size / groups, (Py_ssize_t)rows[g].count);
+    return 0;
+}
+
 /* The forward's Moments: of this x, and where they have a say. */
 static int moments_take(Call *c, const Moment **rows)
 {
@@ -19,7 +33,7 @@ static int moments_take(Call *c, const Moment **rows)
     *rows = NULL;
     if (c->moments == NULL)
         return 0;
-    norm_groups(&c->job, shape);
+    const ptrdiff_t groups = norm_groups(&c->job, shape);
     const npy_intp *dims = PyArray_DIMS(c->moments);
     if (PyArray_NDIM(c->moments) != ndim + 1 ||
         !PyArray_CompareLists(dims, (const npy_intp *)shape, ndim))
@@ -29,7 +43,7 @@ static int moments_take(Call *c, const Moment **rows)
     if (!c->use_batch && c->job.kind != SWITCHABLE)
         return refuse(PyExc_ValueError, "moments and running statistics cannot both be given");
     *rows = PyArray_DATA(c->moments);
-    return 0;
+    return counts_check(c, *rows, groups);
 }
 
 Like like(PyArrayObject *array)

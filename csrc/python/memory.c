@@ -32,10 +32,13 @@ static int share_memory(const State *state, PyArrayObject *a, PyArrayObject *b)
     return shared;
 }
 
-int out_overlaps(const Operands *o)
+int out_overlaps(const Operands *o, PyArrayObject *other)
 {
-    const int overlaps = share_memory(o->state, o->x, o->y);
-    return overlaps ? overlaps : share_memory(o->state, o->where, o->y);
+    PyArrayObject *const arrays[] = {o->x, o->where, other};
+    int overlaps = 0;
+    for (int i = 0; i < 3 && !overlaps; i++)
+        overlaps = share_memory(o->state, arrays[i], o->y);
+    return overlaps;
 }
 
 int refuse_shared(const State *state, PyArrayObject *array, const char *name, PyArrayObject *other,

@@ -6,6 +6,19 @@
 
 enum { AXES = 4 };
 
+/* norms.c: which elements share a mean, by kind and axis, or by flags */
+typedef struct {
+    const char *name;
+    NormKind kind;
+    int ndim;
+    ptrdiff_t shape[AXES];
+    int axis;
+    ptrdiff_t num_groups;
+    char reduce[AXES];
+} Shape;
+extern const Shape shapes[];
+extern const int nshapes;
+
 /* numbers.c: storage types, data, layouts */
 typedef enum {
     CENTRED,
@@ -103,7 +116,11 @@ void check(int holds, const Call *, const char *what, ptrdiff_t element, double 
 void check_within(const Call *, const char *what, ptrdiff_t element, double got,
                   long double expected, long double bound);
 
-void check_norms(void);   /* norms.c */
-void check_bends(void);   /* elementwise.c */
-void check_windows(void); /* elementwise.c */
+/* Adds to the hash of the program. */
+void digest(uint64_t);
+
+void check_norms(void);     /* norms.c */
+void check_bends(void);     /* elementwise.c */
+void check_windows(void);   /* elementwise.c */
+void check_gradients(void); /* gradients.c */
 #endif

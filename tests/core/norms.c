@@ -5,15 +5,7 @@
 
 /* Which elements share a mean: by kind and axis, or by flags. Sizes straddle lanes, blocks and
  * tiles. */
-static const struct {
-    const char *name;
-    NormKind kind;
-    int ndim;
-    ptrdiff_t shape[AXES];
-    int axis;
-    ptrdiff_t num_groups;
-    char reduce[AXES];
-} shapes[] = {
+const Shape shapes[] = {
     {"batch_norm (6,5,7,3)", BATCH, 4, {6, 5, 7, 3}, 1, 0, {0}},
     {"batch_norm (1,1,70,61)", BATCH, 4, {1, 1, 70, 61}, 1, 0, {0}},
     {"batch_norm (7,133)", BATCH, 2, {7, 133}, 1, 0, {0}},
@@ -36,7 +28,7 @@ static const struct {
     {"layer_norm (5,0)", LAYER, 2, {5, 0}, 0, 0, {0, 1}},
     {"batch_norm (0,3,2)", BATCH, 3, {0, 3, 2}, 1, 0, {0}},
 };
-enum { SHAPES = sizeof shapes / sizeof *shapes };
+const int nshapes = sizeof shapes / sizeof *shapes;
 
 /* How a job is called beside its data. */
 enum { PLAIN, WITH_PARAMETERS, MASKED, EVALUATION, WAYS };
@@ -199,7 +191,7 @@ static int makes_sense(NormKind kind, int way)
 
 void check_norms(void)
 {
-    for (int s = 0; s < SHAPES; s++)
+    for (int s = 0; s < nshapes; s++)
         for (int t = 0; t < DTYPES; t++)
             for (int data = 0; data < DATA; data++) {
                 Array x = new_array((Dtype)t, shapes[s].ndim, shapes[s].shape, CONTIGUOUS);
