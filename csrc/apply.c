@@ -69,19 +69,19 @@ static void apply_piece(const Work *w, const Piece *c, ptrdiff_t param, const Pa
                       .slope = parameters(w, s->values, SLOPE * c->count),
                       .weight = parameters(w, s->values, WEIGHT * c->count),
                       .ahead = across(p)->step[X] * next,
-                      .gahead = across(p)->step[G] * next,
+                      .stream = w->stream,
                       .flat = w->job->given_mean && !w->blended};
     ptrdiff_t here[STEPS];
     memcpy(here, c->at, sizeof here);
     locate(p->run, p->nrun, c->run, here);
     locate(p->inner, p->ninner, c->i, here);
-    Walk x = {t->x + here[X], step->step[X], 0}, g = {t->g, step->step[G], 0};
+    Walk x = {t->x + here[X], step->step[X], 0, 0}, g = {t->g, step->step[G], 0, 0};
     char *y = t->y + here[Y];
     ptrdiff_t ystep = step->step[Y];
     Scratch xs, gs;
     if (p->pack) {
         ystep = (p->form == COLS ? c->count : c->n) * arithsize(t->dtype);
-        x = (Walk){y = xs.bytes, ystep, 0};
+        x = (Walk){y = xs.bytes, ystep, 0, 0};
         move(w, IN, c, &xs, s->fill, NULL);
     }
     if (t->g == NULL) {
@@ -89,7 +89,7 @@ static void apply_piece(const Work *w, const Piece *c, ptrdiff_t param, const Pa
     } else {
         if (p->pack)
             move(w, GRAD, c, &gs, NULL, NULL);
-        g = p->pack ? (Walk){gs.bytes, ystep, 0} : (Walk){t->g + here[G], g.step, 0};
+        g = p->pack ? (Walk){gs.bytes, ystep, 0, 0} : (Walk){t->g + here[G], g.step, 0, 0};
         dx_piece(w, c, &x, &g, y, ystep, &a, param, s->wide);
     }
     if (p->pack)

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 
 enum { CHUNKS = 16, CHUNK_MIN = 64 };
+enum { LINE = 8 }; /* doubles of a cache line */
 
 typedef struct {
     const Work *w;
@@ -16,8 +17,8 @@ typedef struct {
     const Fold *folds;     /* by STAT, or by PARAM where they are of given statistics; or NULL */
     int by;
     Dot *dots;    /* by STAT, so many units of each; NULL: not kept */
-    double *sums; /* `words` rows of `params` for each chunk of groups; NULL: none */
-    ptrdiff_t params, words, chunk;
+    double *sums; /* `words` rows of `pitch` for each chunk of groups; NULL: none */
+    ptrdiff_t params, pitch, words, chunk;
 } Drive;
 
 /* As the forward folded them. */
@@ -42,7 +43,7 @@ static void back(const Drive *d, const ptrdiff_t at[STEPS], ptrdiff_t count, dou
     Fold f[TILE];
     Dot own[TILE], *dot = d->dots ? d->dots + at[STAT] * n : own;
     folds_of(d, at, count, m, f);
-    dots(w, at, count, f, dot, pitch, sums, d->params);
+    dots(w, at, count, f, dot, pitch, sums, d->pitch);
     if (w->blended)
         return;
     for (ptrdiff_t g = 0; g < count && !d->folds; g++)
@@ -69,7 +70,7 @@ static void back_chunk(void *context, ptrdiff_t chunk)
         ptrdiff_t at[STEPS] = {0};
         locate(p->kept, p->nkept, g, at);
         count = left < d->w->batch ? left : d->w->batch;
-        back(d, at, count, d->sums + chunk * d->words * d->params);
+        back(d, at, count, d->sums + chunk * d->words * d->pitch);
     }
 }
 
@@ -120,23 +121,31 @@ static void sum_chunks(const Drive *d, ptrdiff_t chunks, Two *to)
 {
     for (ptrdiff_t row = 0; row < chunks * d->words; row++)
         for (ptrdiff_t i = 0; i < d->params; i++)
-            join(&to[2 * i + row % 2], d->sums[row * d->params + i]);
+            join(&to[2 * i + row % 2], d->sums[row * d->pitch + i]);
 }
 
 /* ---- drivers ------------------------------------------------------------------------- */
 
 /* Elements of one weight each, group after group. */
-static int by_chunk(Drive *d, Two *to)
+static int by_chunk(Drive *d, Work *w, Two *to)
 {
     const ptrdiff_t groups = d->w->plan->groups, even = (groups + CHUNKS - 1) / CHUNKS;
     d->chunk = even < CHUNK_MIN ? CHUNK_MIN : even;
     const ptrdiff_t chunks = (groups + d->chunk - 1) / d->chunk;
     d->words = d->w->t->dtype == F64 ? 4 : 2;
-    if (!(d->sums = calloc((size_t)(chunks * d->words * d->params), sizeof *d->sums)))
+    d->pitch = (d->params + LINE - 1) / LINE * LINE;
+    const size_t size = (size_t)((chunks * d->words + 1) * d->pitch) * sizeof *d->sums;
+    double *rows = aligned_alloc(LINE * sizeof *rows, size);
+    if (!rows)
         return -1;
+    memset(rows, 0, size);
+    for (ptrdiff_t i = 0; i < d->params; i++)
+        rows[i] = get(w, w->weight, i);
+    w->wide = rows;
+    d->sums = rows + d->pitch;
     parallel(chunks, back_chunk, d);
     sum_chunks(d, chunks, to);
-    free(d->sums);
+    free(rows);
     return 0;
 }
 
@@ -206,7 +215,8 @@ int norm_backward(Gradient *job)
     if (!failed && plan.groups * plan.runs * plan.n > 0) {
         const FpState saved = fp_enter();
         Drive d = {.w = &w, .moments = job->moments, .by = PARAM, .params = params};
-        failed = w.vector ? by_chunk(&d, sums) : by_group(&d, job, sums);
+        failed = w.vector ? by_chunk(&d, &w, sums) : by_group(&d, job, sums);
+        cpu_stream_end();
         fp_leave(saved);
         free(owned);
     }

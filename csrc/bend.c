@@ -111,10 +111,10 @@ static void slope_item(void *context, ptrdiff_t group)
             move(w, IN, &c, &x, NULL, NULL);
             move(w, GRAD, &c, &g, NULL, NULL);
             drop_positive(w->t->dtype, &x, &g, runs * n);
-            const Walk xs = {x.bytes, 0, n * arithsize(w->t->dtype)};
-            const Walk gs = {g.bytes, 0, xs.run};
+            const Walk xs = {x.bytes, 0, n * arithsize(w->t->dtype), 0};
+            const Walk gs = {g.bytes, 0, xs.run, 0};
             w->kernels->dots_rows(&xs, &gs, 1, n, runs, &(Deviations){&zero, &zero, &one}, NULL,
-                                  NULL, 0, sums, 0);
+                                  NULL, 0, sums);
             join(&total_of, sums[TILE]);
         }
     k->dslope[at[PARAM]] = total(total_of);

@@ -1,5 +1,6 @@
 #include "cpu.h"
 #include <stdatomic.h>
+#include <unistd.h>
 
 const char *const cpu_names[CPU_LEVELS] = {"baseline", "avx2"};
 
@@ -26,4 +27,20 @@ CpuLevel cpu_in_use(void)
 void cpu_use(CpuLevel highest)
 {
     atomic_store_explicit(&limit, (int)highest, memory_order_relaxed);
+}
+
+/* glibc counts all slices of an AMD's third level, of which a core sees one. */
+ptrdiff_t cpu_stream_bytes(void)
+{
+    enum { SLICE = 32 << 20 };
+    static atomic_long known;
+    long cache = atomic_load_explicit(&known, memory_order_relaxed);
+    if (cache == 0) {
+#ifdef _SC_LEVEL3_CACHE_SIZE
+        cache = sysconf(_SC_LEVEL3_CACHE_SIZE);
+#endif
+        cache = cache > 0 && cache < SLICE ? cache : SLICE;
+        atomic_store_explicit(&known, cache, memory_order_relaxed);
+    }
+    return cache / 4 * 3;
 }

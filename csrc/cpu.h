@@ -2,6 +2,7 @@
  * all of them need. */
 #ifndef NORMC_CPU_H
 #define NORMC_CPU_H
+#include <stddef.h>
 #if defined(__SSE2__)
 #include <xmmintrin.h>
 #else
@@ -15,6 +16,16 @@ extern const char *const cpu_names[CPU_LEVELS]; /* "baseline", "avx2" */
 CpuLevel cpu_found(void);       /* highest that compiler, CPU and operating system allow */
 CpuLevel cpu_in_use(void);      /* at most cpu_found() */
 void cpu_use(CpuLevel highest); /* lowers (or raises again) the level in use, for later calls */
+
+/* Bytes of traffic from which stores had better pass the caches by. */
+ptrdiff_t cpu_stream_bytes(void);
+/* Such stores are ordered among themselves, and with others, from here on. */
+static inline void cpu_stream_end(void)
+{
+#if defined(__SSE2__)
+    _mm_sfence();
+#endif
+}
 
 /* To nearest, subnormals kept, nothing trapped, whatever the caller has set; left as it was found.
  */

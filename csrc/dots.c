@@ -18,8 +18,8 @@ static void dots_fast(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count,
     const Weighing by = {{k, lo, rstd}, params, pitch};
     Sums sum[TILE];
     for (ptrdiff_t g = 0; g < count || (cols && g % LANES); g++) {
-        k[g] = g < count ? f[g].hi : 0;
-        lo[g] = g < count ? f[g].lo : 0;
+        k[g] = g >= count ? 0 : is_double ? f[g].hi : f[g].hi + f[g].lo;
+        lo[g] = g < count && is_double ? f[g].lo : 0;
         rstd[g] = g < count ? f[g].rstd : 0;
     }
     for (ptrdiff_t u = 0; u < n; u++) {

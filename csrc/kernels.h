@@ -19,17 +19,17 @@ enum { STRIP = 256 }; /* rows of columns that are taken together: their lines st
 typedef struct {
     const void *hi, *lo, *scale, *shift;
     ptrdiff_t ahead;
+    int stream; /* y is apart, and its lines pass the caches by */
     /* of a gradient: shift is the mean of g * weight; flat: x has no say */
     const void *slope, *weight;
-    ptrdiff_t gahead;
     int flat;
 } Affine;
 
 /* An array as it is walked: from group to group (rows) or element to element (cols); from run to
- * run. */
+ * run. Meanwhile it is asked for `ahead` bytes further; 0: it is not. */
 typedef struct {
     const char *at;
-    ptrdiff_t step, run;
+    ptrdiff_t step, run, ahead;
 } Walk;
 
 /* xhat = ((x - k) - lo) * rstd of each of up to TILE groups, in double. */

@@ -285,6 +285,9 @@ int work_open(Work *w, Plan *plan, const Job *job, void **owned)
         return 0;
     if (parameters_of(w, norm_parameters(job), owned) < 0)
         return -1;
+    const ptrdiff_t bytes = plan->groups * plan->runs * plan->n * itemsize(job->t.dtype);
+    w->stream = job->t.y && job->t.y != job->t.x && !plan->pack &&
+                bytes * (job->t.g ? 3 : 2) > cpu_stream_bytes();
     const ptrdiff_t near = NEAR / (plan->runs * plan->n);
     make_items(w, plan->form == COLS || near > TILE ? TILE : near < 1 ? 1 : near);
     return 0;
@@ -306,6 +309,7 @@ int norm_forward(const Job *job)
     }
     const FpState saved = fp_enter();
     const int failed = w.blended || job->given_mean ? by_phase(&w) : by_group(&w);
+    cpu_stream_end();
     fp_leave(saved);
     free(owned);
     return failed;

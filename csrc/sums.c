@@ -4,9 +4,9 @@
 #include <stdint.h>
 
 /* Of the elements of a run from its parameter on; NULL: the run has one weight. */
-static const void *weights(const Work *w, ptrdiff_t param)
+static const double *weights(const Work *w, ptrdiff_t param)
 {
-    return w->vector ? parameters(w, w->weight, param) : NULL;
+    return w->vector ? w->wide + param : NULL;
 }
 
 /* A block of each of an item's groups; a group's step is its runs in scratch, or in memory. */
@@ -19,11 +19,12 @@ static void sum_rows(const Work *w, const Piece *c, const double *k, const Weigh
     const ptrdiff_t size = arithsize(t->dtype),
                     x_at = c->at[X] + c->run * run->step[X] + c->i * size;
     const int alike = t->y && run->step[Y] == run->step[X] && row->step[Y] == row->step[X];
-    Walk x = {t->x + x_at, row->step[X], run->step[X]}, g = {t->g, row->step[G], run->step[G]};
+    Walk x = {t->x + x_at, row->step[X], run->step[X], 0},
+         g = {t->g, row->step[G], run->step[G], 0};
     Scratch xs, gs;
     ptrdiff_t to = 0;
     if (p->pack) {
-        x = g = (Walk){xs.bytes, c->runs * c->n * size, c->n * size};
+        x = g = (Walk){xs.bytes, c->runs * c->n * size, c->n * size, 0};
         move(w, IN, c, &xs, k, included);
         g.at = gs.bytes;
         if (by)
@@ -31,12 +32,15 @@ static void sum_rows(const Work *w, const Piece *c, const double *k, const Weigh
     } else {
         if (alike)
             to = (ptrdiff_t)((uintptr_t)(t->y + c->at[Y]) - (uintptr_t)(t->x + c->at[X]));
-        if (by)
+        if (by) {
             g.at += c->at[G] + c->run * run->step[G] + c->i * size;
+            x.ahead = p->runs > 1 ? x.run : x.step * c->count;
+            g.ahead = p->runs > 1 ? g.run : g.step * c->count;
+        }
     }
     if (by)
         w->kernels->dots_rows(&x, &g, c->count, c->n, c->runs, &by->about, weights(w, param),
-                              by->params ? by->params + param : NULL, by->pitch, sums, to);
+                              by->params ? by->params + param : NULL, by->pitch, sums);
     else
         w->kernels->take_rows(x.at, x.step, c->count, c->n, x.run, c->runs, k, sums, to);
 }
@@ -58,10 +62,10 @@ static void sum_cols(const Work *w, const Piece *c, const double *k, const Weigh
             memcpy(here, c->at, sizeof here);
             locate(p->run, p->nrun, run, here);
             locate(p->inner, p->ninner, i, here);
-            Walk x = {t->x + here[X], p->inner[0].step[X], 0};
-            Walk g = {t->g, p->inner[0].step[G], 0};
+            Walk x = {t->x + here[X], p->inner[0].step[X], 0, 0};
+            Walk g = {t->g, p->inner[0].step[G], 0, 0};
             if (p->pack) {
-                x = g = (Walk){xs.bytes, width * size, 0};
+                x = g = (Walk){xs.bytes, width * size, 0, 0};
                 move(w, IN, &s, &xs, k, included);
                 g.at = gs.bytes;
                 if (by)

@@ -21,7 +21,9 @@ typedef struct {
     ptrdiff_t items, tiles;    /* tiles: items along the innermost kept loop */
     int vector;                /* weight and bias run along the elements of a run: both are there */
     const void *weight, *bias; /* of the arithmetic type; NULL: 1, 0 */
+    const double *wide;        /* of a gradient with weights along a run: they, in double */
     int far;                   /* some of them, along a run, could leave the type's range */
+    int stream;                /* y is apart, and too large to stay in cache */
     const Plan *plan;
 } Work;
 

@@ -188,18 +188,24 @@ def from_core(rows, shape, about):
     return moments
 
 
-def rows_of(moments, about):
-    """The core's rows of Moments about the mean or zero, behind the axes of their shape.
+_DTYPES = tuple(map(np.dtype, (np.int64, np.float64, np.float64, np.float64)))  # of the fields
 
-    They were checked when they were made, but their fields are anybody's.
-    """
+
+def rows_of(moments, about):
+    """The core's rows of Moments about the mean or zero, behind the axes of their shape."""
     if not isinstance(moments, Moments):
         raise TypeError(f"moments must be Moments, not {type(moments).__name__}")
     if moments.about != about:
         raise ValueError(f"moments must be about {about}, but are about {moments.about}")
-    own = Moments(moments.count, moments.mean, moments.m2, mean_lo=moments.mean_lo, about=about)
-    return np.stack((own.count, own.mean, own.mean_lo, own.m2), axis=-1, dtype=np.float64,
-                    casting="unsafe").copy(order="C")
+    fields = moments.count, moments.mean, moments.mean_lo, moments.m2
+    if any(type(a) is not np.ndarray or a.dtype != dtype or a.shape != fields[0].shape
+           for a, dtype in zip(fields, _DTYPES)):  # checked when made, but anybody's since
+        count, mean, lo, m2 = fields
+        return rows_of(Moments(count, mean, m2, mean_lo=lo, about=about), about)
+    rows = np.empty((*fields[0].shape, 4))
+    for i, a in enumerate(fields):
+        rows[..., i] = a
+    return rows
 
 
 def _two_sum(a, b):

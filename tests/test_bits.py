@@ -301,6 +301,29 @@ def test_masks_in_every_layout(cpu, dtype, rng):
                          case.call(normc, x, where=np.broadcast_to(row, x.shape).copy()))
 
 
+# More than caches hold: what is apart from x is then written past them.
+STREAMED = [Case("layer_norm", (2100, 1601), -1), Case("rms_norm", (37000, 91), -1),
+            Case("batch_norm", (9, 33, 11400)), Case("batch_norm", (53000, 65), -1),
+            Case("group_norm", (9, 34, 11000), 1, 17), Case("instance_norm", (101, 33, 1013)),
+            Case("layer_norm", (7, 97, 5003), 1), Case("layer_norm", (300, 70, 161), (1, 2))]
+
+
+@pytest.mark.parametrize("dtype", zoo.FLOATS + zoo.HALVES)
+@pytest.mark.parametrize("case", STREAMED, ids=str)
+def test_past_the_caches(cpu, case, dtype, rng):
+    x = rng.normal(size=case.shape).astype(dtype)
+    weight, bias = parameters(case, rng)
+    room = np.empty(x.nbytes + 128, np.uint8)
+    expected = case.call(normc, x.copy(), weight, bias, where=True)
+    for shift in (0, 8, 40):
+        room[...] = 0
+        start = -room.ctypes.data % 64 + shift
+        out = room[start:start + x.nbytes].view(dtype).reshape(x.shape)
+        assert_same_bits(case.call(normc, x, weight, bias, out=out), expected)
+        assert not room[:start].any() and not room[start + x.nbytes:].any()
+    assert_same_bits(case.call(normc, x, weight, bias, out=x), expected)
+
+
 @pytest.mark.parametrize("dtype", zoo.DTYPES)
 def test_layer_and_function(cpu, dtype, rng):
     for kind, shape, options in ((normc.BatchNorm1d, (19, 5), {}),

@@ -21,7 +21,7 @@ TARGETS = {
 
 # Of all results of the core's program. New bits are a new constant here, in the change that makes
 # them.
-GOLDEN = "22140eab0009216a"
+GOLDEN = "1684157e3d058102"
 
 
 def without_preload():

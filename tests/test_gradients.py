@@ -7,6 +7,7 @@ import zoo
 from cases import SMALL, Case, cases_of
 from hypothesis import given
 from hypothesis import strategies as st
+from test_bits import STREAMED
 from test_bound import KINDS, make, normal, parameters
 from zoo import assert_same_bits
 
@@ -172,6 +173,15 @@ def test_moments_masks_weights_and_sets_of_instructions(case, dtype, rng):
         assert_all_same(back(case, grad, x, weight), plain)
     finally:
         normc._core._use_cpu(before)
+
+
+@pytest.mark.parametrize("dtype", zoo.FLOATS)
+@pytest.mark.parametrize("case", STREAMED, ids=str)
+def test_past_the_caches(cpu, case, dtype, rng):
+    """dx is written past them; with a mask, by way of scratch, it is not."""
+    x, grad = rng.normal(size=(2, *case.shape)).astype(dtype)
+    weight = rng.normal(size=case.parameter_shape)
+    assert_all_same(back(case, grad, x, weight), back(case, grad, x, weight, where=True))
 
 
 @cases

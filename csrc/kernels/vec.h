@@ -51,6 +51,42 @@ INLINE void store_vf(float *p, vf v)
     memcpy(p, &v, sizeof v);
 }
 
+/* The same, past the caches; p is a multiple of the vector's size. */
+INLINE void stream_vf(float *p, vf v)
+{
+#if defined(__AVX2__)
+    _mm256_stream_ps(p, (__m256)v);
+#elif defined(__SSE2__)
+    _mm_stream_ps(p, (__m128)v);
+#else
+    store_vf(p, v);
+#endif
+}
+INLINE void stream_vd(double *p, vd v)
+{
+#if defined(__AVX2__)
+    _mm256_stream_pd(p, (__m256d)v);
+#elif defined(__SSE2__)
+    _mm_stream_pd(p, (__m128d)v);
+#else
+    store_vd(p, v);
+#endif
+}
+INLINE void place_vf(int stream, float *p, vf v)
+{
+    (stream ? stream_vf : store_vf)(p, v);
+}
+INLINE void place_vd(int stream, double *p, vd v)
+{
+    (stream ? stream_vd : store_vd)(p, v);
+}
+enum { STREAM_MIN = 64 }; /* elements of a run whose lines are worth it */
+/* Bytes from p to the next cache line. */
+INLINE ptrdiff_t to_line(const void *p)
+{
+    return (ptrdiff_t)(-(uintptr_t)p % 64);
+}
+
 /* DW elements as doubles. */
 INLINE vd widen_f64(const double *p)
 {

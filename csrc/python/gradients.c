@@ -16,12 +16,15 @@ static int counts_check(const Call *c, const Moment *rows, ptrdiff_t groups)
 {
     const npy_intp size = PyArray_MultiplyList(c->o.shape, c->o.t.ndim);
     const double most = groups ? (double)(size / groups) : 0;
-    for (ptrdiff_t g = 0; g < groups; g++)
+    for (ptrdiff_t g = 0; g < groups; g++) {
+        if (rows[g].m2 < 0)
+            return refuse(PyExc_ValueError, "m2 of moments must not be negative");
         if (c->o.where ? rows[g].count > most : rows[g].count != most)
             return refuse(PyExc_ValueError,
                           "moments must be of this x, whose means are of %zd elements, but count "
                           "%zd",
                           size / groups, (Py_ssize_t)rows[g].count);
+    }
     return 0;
 }
 
