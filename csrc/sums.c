@@ -18,7 +18,8 @@ static void sum_rows(const Work *w, const Piece *c, const double *k, const Weigh
     const Loop *row = across(p), *run = &p->run[0];
     const ptrdiff_t size = arithsize(t->dtype),
                     x_at = c->at[X] + c->run * run->step[X] + c->i * size;
-    const int alike = t->y && run->step[Y] == run->step[X] && row->step[Y] == row->step[X];
+    const int alike =
+        t->y && !w->stream && run->step[Y] == run->step[X] && row->step[Y] == row->step[X];
     Walk x = {t->x + x_at, row->step[X], run->step[X], 0},
          g = {t->g, row->step[G], run->step[G], 0};
     Scratch xs, gs;
