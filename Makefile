@@ -5,6 +5,7 @@
 #   make oldest                      the same build's tests with the oldest NumPy it runs with
 #   make train TRAIN_ARGS="--norms batch,none --data DIR"
 #   make bench BENCH_ARGS="layer_norm --json result.json"
+#   make bench PEERS=                beside NumPy and what else is installed
 #   CC=clang-19 make ...             another compiler
 
 PYTHON ?= python3
@@ -13,6 +14,7 @@ TORCH_INDEX ?=
 PYTEST_ARGS ?=
 TRAIN_ARGS ?=
 BENCH_ARGS ?=
+PEERS ?= yes
 CLANG_FORMAT ?= $(firstword $(shell command -v clang-format-19 clang-format) clang-format)
 
 BIN := .venv/bin
@@ -30,7 +32,7 @@ train: .venv/train
 test: .venv/test $(if $(TORCH),.venv/torch)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-bench: .venv/bench
+bench: .venv/bench $(if $(PEERS),.venv/peers $(if $(TORCH),.venv/torch))
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)
 
 # Built with NumPy 2 as ever, tested in an environment that has the oldest; Python 3.11 or 3.12.
@@ -56,7 +58,7 @@ core:
 	touch $@
 
 # normc itself is installed already: this adds what the extra asks for.
-.venv/demo .venv/train .venv/test .venv/bench: .venv/%: .venv/normc
+.venv/demo .venv/train .venv/test .venv/bench .venv/peers: .venv/%: .venv/normc
 	$(PIP) 'normc[$*]'
 	touch $@
 

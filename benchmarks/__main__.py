@@ -2,80 +2,113 @@
 
 import os
 
-os.environ["OMP_NUM_THREADS"] = "1"
+for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ[name] = "1"
 
 import argparse
-import json
-import statistics
+import platform
 import sys
+import warnings
+from pathlib import Path
 
-from . import measure, peers
-from .cases import CASES
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-COLUMNS = ("copy", "normc", "fresh", "numpy", "torch")
+import normc
+
+from . import cases, measure, peers, report
+
+HERE = Path(__file__).parent
 
 
 def arguments():
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("names", nargs="*", help="cases whose label contains one of these")
-    parser.add_argument("--seconds", type=float, default=3, help="for each case (default 3)")
-    parser.add_argument("--json", metavar="FILE", help="write every minimum and median")
+    parser.add_argument("names", nargs="*", help="cases whose label or network contains one of "
+                        "these; `growth`: rows of 1,024 from 4 KB to 1 GB")
+    parser.add_argument("--seconds", type=float, default=2, help="for each case (default 2)")
+    parser.add_argument("--without", default="", metavar="PEERS",
+                        help=f"leave out some of {','.join(report.PEERS)}")
+    parser.add_argument("--json", metavar="FILE", help="write what was measured")
+    parser.add_argument("--markdown", metavar="FILE", help="write the table")
+    parser.add_argument("--pictures", metavar="DIR", help="write peers.png and growth.png")
+    parser.add_argument("--compare", metavar="OLD.json",
+                        help="end with an error if a case got slower than it was there")
     return parser.parse_args()
 
 
-def microseconds(times):
-    """Minimum and median."""
-    return {name: (min(t) * 1e6, statistics.median(t) * 1e6) for name, t in times.items()}
+def chosen(names):
+    """(cases, cases of growth)."""
+    if not names:
+        return cases.CASES, cases.growth()
+    some = [c for c in cases.CASES if any(n in f"{c.label} {c.network}" for n in names)]
+    return some, cases.growth() if "growth" in names else []
 
 
-def shown(pair):
-    def number(v):
-        return f"{v:.2f}" if v < 10 else f"{v:.1f}" if v < 100 else f"{v:.0f}"
+def machine():
+    """What the times are of."""
+    model = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        models = [line.split(":")[1].strip() for line in info.read_text().splitlines()
+                  if line.startswith("model name")]
+        model = models[0] if models else model
+    config = normc.show_config(mode="dict")
+    return {"cpu": model, "cores": os.cpu_count(), "used": config["cpu"]["used"],
+            "compiler": config["compiler"], "python": platform.python_version(),
+            **peers.versions()}
 
-    return f"{number(pair[0])} {'(' + number(pair[1]) + ')':>9}" if pair else "-"
 
-
-def ratio(result, peer, ours):
-    return f"{result[peer][0] / result[ours][0]:.2f}" if peer in result else "-"
-
-
-def line(label, result, error):
-    ours = "normc" if "normc" in result else "fresh"
-    cells = "".join(f"{shown(result.get(name)):>18}" for name in COLUMNS)
-    return (f"{label:<48}{cells}{ratio(result, 'copy', ours):>8}"
-            f"{ratio(result, 'numpy', 'fresh'):>9}{ratio(result, 'torch', 'fresh'):>9}"
-            f"{error:>8.2f}")
+def run_all(several, options, console):
+    """(case, result) of each that can run."""
+    results, without = [], options.without.split(",")
+    columns = (TextColumn("{task.description:<58}"), BarColumn(bar_width=30),
+               MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("", total=len(several))
+        for case in several:
+            progress.update(task, description=case.label)
+            result = measure.run(case, options.seconds, without)
+            if result is None:
+                console.print(f"{case.label} needs ml_dtypes")
+            else:
+                result["bytes"] = case.bytes
+                results.append((case, result))
+            progress.advance(task)
+    return results
 
 
 def main():
     options = arguments()
-    chosen = [c for c in CASES
-              if not options.names or any(name in c.label for name in options.names)]
-    if not chosen:
-        sys.exit("no such case; there are: " + ", ".join(c.label for c in CASES))
-    named = ", ".join(f"{name} {version}" for name, version in peers.versions().items())
-    print(f"{named}; one thread, microseconds: minimum (median)\n")
-    print(f"{'':<48}" + "".join(f"{name:>8}{'':>10}" for name in COLUMNS)
-          + f"{'of copy':>8}{'x numpy':>9}{'x torch':>9}{'error':>8}")
-    results, wrong = {}, []
-    for case in chosen:
-        measured = measure.run(case, options.seconds)
-        if measured is None:
-            print(f"{case.label:<48} needs ml_dtypes")
-            continue
-        times, errors = measured
-        error = max(errors[name] for name in ("normc", "fresh") if name in errors)
-        if not error <= 1:
-            wrong.append(case.label)
-        result = microseconds(times)
-        print(line(case.label, result, error), flush=True)
-        results[case.label] = {name: dict(zip(("min", "median"), pair), error=errors.get(name))
-                               for name, pair in result.items()}
+    warnings.simplefilter("ignore")
+    console = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
+    about = machine()
+    some, grown = chosen(options.names)
+    if not some and not grown:
+        sys.exit("no such case; there are: " + ", ".join(c.label for c in cases.CASES))
+    console.print(", ".join(f"{key} {value}" for key, value in about.items()) + "; one thread\n")
+    results = run_all(some, options, console)
+    growth = run_all(grown, options, console)
+    for part in filter(None, (results, growth)):
+        console.print(report.table(part))
+        console.print()
     if options.json:
-        with open(options.json, "w") as file:
-            json.dump(results, file, indent=1)
-    if wrong:
-        sys.exit("outside the bound: " + ", ".join(wrong))
+        report.write(options.json, results + growth, about)
+    if options.markdown:
+        parts = filter(None, (results, growth))
+        Path(options.markdown).write_text("\n".join(map(report.markdown, parts)))
+    if options.pictures:
+        title = f"one thread, {about['cpu']}"
+        if results:
+            report.picture_of_peers(Path(options.pictures, "peers.png"), results, title)
+        if growth:
+            report.picture_of_growth(Path(options.pictures, "growth.png"), growth,
+                                     f"layer_norm of rows of 1,024, float32, {title}")
+    bad = [f"{case.label} is outside its bound" for case, result in results + growth
+           if not max(result[n]["error"] for n in report.OURS if n in result) <= 1]
+    if options.compare:
+        bad += report.compare(options.compare, results + growth)
+    if bad:
+        sys.exit("\n".join(bad))
 
 
 if __name__ == "__main__":

@@ -41,6 +41,14 @@ class Case:
         return " ".join(words)
 
     @property
+    def bytes(self):
+        """Of x."""
+        size = 1
+        for n in self.shape:
+            size *= n
+        return size * {"float64": 8, "float32": 4}.get(self.dtype, 2)
+
+    @property
     def channels(self):
         return self.shape[self.axis]
 
@@ -170,20 +178,46 @@ def rows(shape, network, **more):
     return Case("layer_norm", shape, network, axis=-1, **more)
 
 
+def images(norm, shape, network, **more):
+    return Case(norm, shape, network, **more)
+
+
 CASES = [
+    # rows
     rows((8, 10), "tiny"),
+    rows((1, 1024), "one token"),
+    rows((4096, 16), "short rows"),
+    rows((4096, 64), "attention heads"),
     rows((128, 768), "BERT, one sequence"),
     *both(rows((4096, 768), "BERT, GPT-2")),
+    rows((50432, 768), "ViT-B, batch 256"),
     *both(rows((16384, 1024), "GPT-2 medium")),
-    Case("layer_norm", (32, 96, 56, 56), "ConvNeXt"),
-    rows((4096, 768), "BERT", dtype="float16"),
-    rows((4096, 768), "BERT", dtype="bfloat16"),
+    rows((100352, 128), "ConvNeXt-T, channels-last"),
+    rows((4, 4194304), "huge rows"),
+    *(rows((4096, 768), "BERT", dtype=dtype) for dtype in ("float16", "bfloat16", "float64")),
     Case("rms_norm", (128, 768), "T5", axis=-1),
-    *both(Case("rms_norm", (16384, 1024), "T5", axis=-1)),
-    *both(Case("batch_norm", (32, 64, 56, 56), "ResNet-50")),
-    *both(Case("batch_norm", (32, 56, 56, 64), "ResNet-50", axis=-1)),
-    Case("batch_norm", (32, 64, 56, 56), "ResNet-50", training=False),
-    *both(Case("group_norm", (32, 64, 56, 56), "ResNet-50", num_groups=32)),
-    *both(Case("instance_norm", (32, 64, 56, 56), "style transfer")),
-    Case("local_response_norm", (32, 96, 55, 55), "AlexNet", size=5),
+    *both(Case("rms_norm", (4096, 4096), "Llama", axis=-1)),
+    Case("layer_norm", (32, 96, 56, 56), "ConvNeXt, channels-first"),
+    # channels
+    images("batch_norm", (256, 120), "LeNet"),
+    images("batch_norm", (256, 6, 24, 24), "LeNet"),
+    *both(images("batch_norm", (32, 64, 56, 56), "ResNet-50")),
+    images("batch_norm", (64, 256, 14, 14), "ResNet-50"),
+    images("batch_norm", (64, 512, 7, 7), "ResNet-50"),
+    images("batch_norm", (64, 128, 56, 56), "ResNet-50, batch 64"),
+    images("batch_norm", (64, 128, 56, 56), "ResNet-50, batch 64", training=False),
+    images("batch_norm", (32, 64, 56, 56), "ResNet-50", training=False),
+    *both(images("batch_norm", (32, 56, 56, 64), "ResNet-50", axis=-1)),
+    *both(images("group_norm", (32, 64, 56, 56), "ResNet-50", num_groups=32)),
+    images("group_norm", (1, 128, 256, 256), "Stable Diffusion", num_groups=32),
+    images("group_norm", (2, 320, 64, 64), "Stable Diffusion", num_groups=32),
+    *both(images("instance_norm", (32, 64, 56, 56), "style transfer")),
+    images("instance_norm", (2, 32, 16, 112, 112), "3-D U-Net"),
+    images("local_response_norm", (32, 96, 55, 55), "AlexNet", size=5),
 ]
+
+
+def growth(norm="layer_norm", most=2**30):
+    """Rows of 1,024 from 4 KB to 1 GB, or to `most` bytes."""
+    counts = [4**i for i in range(10) if 4**i * 4096 <= most]
+    return [Case(norm, (n, 1024), "growth", axis=-1) for n in counts]

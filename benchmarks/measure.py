@@ -1,5 +1,6 @@
 """One case: its check, its contenders, their times."""
 
+import statistics
 import time
 
 import numpy as np
@@ -8,8 +9,8 @@ from . import check, peers
 from .cases import draw
 
 
-def run(case, budget):
-    """(name -> seconds of each round, name -> error), or None where the dtype is missing.
+def run(case, budget, without=()):
+    """name -> {"min", "median": microseconds, "error"}, or None where the dtype is missing.
 
     The contenders are those of `peers`, and "copy": the limit, the same bytes from one warm array
     to another.
@@ -17,13 +18,16 @@ def run(case, budget):
     data = draw(case)
     if data is None:
         return None
-    entries = peers.calls(case, data)
+    entries = {name: entry for name, entry in peers.calls(case, data).items()
+               if name not in without}
     errors = {name: check.error(case, data, array(call()))
               for name, (call, array) in entries.items()}
     out = data.x.copy()
     calls = {"copy": lambda: np.copyto(out, data.x)}
     calls |= {name: call for name, (call, _) in entries.items()}
-    return compete(calls, budget), errors
+    return {name: {"min": min(t) * 1e6, "median": statistics.median(t) * 1e6,
+                   "error": errors.get(name)}
+            for name, t in compete(calls, budget).items()}
 
 
 def seconds(call, repeats):
@@ -34,13 +38,18 @@ def seconds(call, repeats):
 
 
 def compete(calls, budget):
-    """name -> seconds of each round. Rounds take turns, so that all share the machine's moods."""
-    repeats = {name: max(1, int(2e-4 / max(seconds(call, 2), 1e-9)))
-               for name, call in calls.items()}
-    once = sum(seconds(call, 1) * repeats[name] for name, call in calls.items())
-    rounds = min(max(int(budget / once), 5), 2000)
+    """name -> seconds of each round. Rounds take turns, so that all share the machine's moods; who
+    takes most of the time is left out after a few rounds, for the others to have more."""
+    once = {name: seconds(call, 2) for name, call in calls.items()}
+    repeats = {name: max(1, int(2e-4 / max(t, 1e-9))) for name, t in once.items()}
     times = {name: [] for name in calls}
-    for _ in range(rounds):
+    spent, least = dict.fromkeys(calls, 0.0), 5
+    end = time.perf_counter() + budget
+    while time.perf_counter() < end or min(map(len, times.values())) < least:
         for name, call in calls.items():
-            times[name].append(seconds(call, repeats[name]))
+            if len(times[name]) < least or spent[name] <= budget / 4:
+                times[name].append(seconds(call, repeats[name]))
+                spent[name] += times[name][-1] * repeats[name]
+        if all(s > budget / 4 for s in spent.values()):
+            break
     return times

@@ -5,9 +5,9 @@ once and returns its result. `array` turns a result into ndarrays. A peer that i
 does not know a norm, has no calls.
 """
 
-from . import by_normc, by_numpy, by_torch
+from . import by_jax, by_normc, by_numpy, by_onednn, by_onnxruntime, by_torch
 
-PEERS = (by_normc, by_numpy, by_torch)
+PEERS = (by_normc, by_numpy, by_torch, by_onnxruntime, by_onednn, by_jax)
 
 
 def versions():

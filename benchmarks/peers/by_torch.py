@@ -1,5 +1,5 @@
-"""torch.nn.functional, which always returns new tensors; its gradients by autograd, whose graph is
-kept."""
+"""torch.nn.functional, eager and compiled ("compiled"), which always returns new tensors; its
+gradients by autograd, whose graph is kept."""
 
 import numpy as np
 
@@ -13,7 +13,7 @@ except ImportError:
 
 
 def versions():
-    return {"torch": torch.__version__} if torch else {}
+    return {"torch": torch.__version__} if torch else {}  # of "compiled", too
 
 
 def tensor(a):
@@ -32,14 +32,21 @@ def array(result):
 def calls(case, data):
     if torch is None:
         return {}
-    function = functional(case)
+    eager = functional(case)
+    torch._dynamo.reset()
+    compiled = torch.compile(eager, dynamic=False)
+    return {name: call for name, function in (("torch", eager), ("compiled", compiled))
+            if (call := _call(case, data, function))}
+
+
+def _call(case, data, function):
     x, w, b = (tensor(a) for a in (data.x, data.weight, data.bias))
     running = torch.from_numpy(data.mean.copy()), torch.from_numpy(data.var.copy())
     if not case.backward:
-        return {"torch": lambda: function(x, w, b, *running)}
+        return lambda: function(x, w, b, *running)
     leaves = [a.requires_grad_() for a in (x, w, b)][:2 + case.has_bias]
     y, grad = function(x, w, b, *running), tensor(data.grad)
-    return {"torch": lambda: torch.autograd.grad(y, leaves, grad, retain_graph=True)}
+    return lambda: torch.autograd.grad(y, leaves, grad, retain_graph=True)
 
 
 def functional(case):
