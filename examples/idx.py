@@ -2,11 +2,14 @@
 
 import gzip
 import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
 
 UBYTE = 0x08
+GZIPPED = b"\x1f\x8b"
+SIDE, CLASSES = 28, 10
 
 
 def read_idx(path):
@@ -15,8 +18,12 @@ def read_idx(path):
     Raises ValueError, which names the file, if that is not what is in it.
     """
     path = Path(path)
-    with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
-        data = file.read()
+    data = path.read_bytes()
+    if data[:2] == GZIPPED:
+        try:
+            data = gzip.decompress(data)
+        except (OSError, EOFError, zlib.error) as error:
+            raise ValueError(f"{path} is a broken gzip file: {error}") from error
     if len(data) < 4 or data[:2] != b"\0\0":
         raise ValueError(f"{path} is no IDX file: it begins with {data[:4]!r}")
     kind, ndim = data[2], data[3]
@@ -41,10 +48,17 @@ def read_split(folder, split):
     if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels):
         raise ValueError(f"{split}: images of shape {images.shape} and labels of shape "
                          f"{labels.shape} do not belong together")
+    if images.shape[1:] != (SIDE, SIDE) or len(images) < 2:
+        raise ValueError(f"{split}: there must be two images at least of {SIDE} x {SIDE} pixels, "
+                         f"but their shape is {images.shape}")
+    if labels.max() >= CLASSES:
+        raise ValueError(f"{split}: labels must be below {CLASSES}, but one is {labels.max()}")
     return images.astype(np.float32) / 255, labels.astype(np.int64)
 
 
 def _find(folder, name):
+    if not Path(folder).is_dir():
+        raise FileNotFoundError(f"there is no folder {folder}")
     for path in (Path(folder, name), Path(folder, f"{name}.gz")):
         if path.exists():
             return path

@@ -12,6 +12,7 @@ Recognition", 1998, with a norm after each convolution and each hidden dense lay
 
 import argparse
 import time
+from pathlib import Path
 
 import numpy as np
 from idx import read_split
@@ -203,10 +204,10 @@ def fit(norm, train, test, epochs, rate, seed):
 
     net, rng, losses, scores = LeNet(norm, seed), np.random.default_rng(seed + 1), [], []
     images, labels = train
-    bar = tqdm(range(epochs), desc=f"{norm:>10}", unit="epoch")
+    bar = tqdm(range(epochs), desc=f"{norm:>10}", unit="epoch", disable=None)
     for _ in bar:
         order, loss = rng.permutation(len(images)), 0.0
-        for i in range(0, len(images), BATCH):
+        for i in range(0, len(images) - 1, BATCH):  # a last batch of one has no variance
             batch = order[i:i + BATCH]
             loss += net.step(images[batch], labels[batch], rate) * len(batch)
         losses.append(loss / len(images))
@@ -263,32 +264,47 @@ def picture(curves, path):
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.25)
     figure.legend(*left.get_legend_handles_labels(), loc="outside right center", frameon=False)
-    figure.suptitle("LeNet with sigmoids, learning rate 1: a norm after each layer, or none")
+    figure.suptitle("LeNet with sigmoids: a norm after each hidden layer (instance: after "
+                    "convolutions), or none", fontsize=11)
     figure.savefig(path)
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0],
+                                     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--norms", default=",".join(NORMS), help="which, separated by commas")
-    parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--epochs", type=int, default=40, help="passes over the training images")
     parser.add_argument("--rate", type=float, default=1.0, help="learning rate")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--data", metavar="DIR", help="a folder of IDX files, as Fashion-MNIST's")
-    parser.add_argument("--picture", default="lenet.png", metavar="FILE")
+    parser.add_argument("--seed", type=int, default=0, help="of weights, batches and split")
+    parser.add_argument("--data", metavar="DIR", help="a folder of IDX files, as Fashion-MNIST's; "
+                        "without, scikit-learn's digits")
+    parser.add_argument("--picture", type=Path, default="lenet.png", help="file to draw to")
     options = parser.parse_args()
-    names = options.norms.split(",")
-    if unknown := set(names) - set(NORMS):
-        parser.error(f"no norm is named {', '.join(sorted(unknown))}; there are {', '.join(NORMS)}")
-    train, test = idx(options.data) if options.data else digits(options.seed)
+    options.norms = list(dict.fromkeys(filter(None, map(str.strip, options.norms.split(",")))))
+    unknown = [name for name in options.norms if name not in NORMS]
+    if unknown or not options.norms:
+        parser.error(f"no norm is named {', '.join(unknown)!r}; there are {', '.join(NORMS)}")
+    if options.epochs < 1 or options.seed < 0:
+        parser.error("--epochs must be positive, --seed not negative")
+    if not options.picture.parent.is_dir() or not options.picture.suffix:
+        parser.error(f"cannot draw to {options.picture}: no such folder, or no suffix as .png")
+    try:
+        return options, idx(options.data) if options.data else digits(options.seed)
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+
+
+def main():
+    options, (train, test) = arguments()
     print(f"{len(train[0])} images to train, {len(test[0])} to test, "
           f"{options.epochs} epochs at rate {options.rate}")
     curves, nets, begin = {}, {}, time.perf_counter()
-    for norm in names:
+    for norm in options.norms:
         nets[norm], *curves[norm] = fit(norm, train, test, options.epochs, options.rate,
                                         options.seed)
-    print(f"\n{'norm':>10}  {'loss':>7}  {'test':>6}")
+    print(f"\n{'norm':>10}  {'loss':>7}  {'test':>6}  {'best':>6}")
     for norm, (losses, scores) in curves.items():
-        print(f"{norm:>10}  {losses[-1]:7.4f}  {scores[-1]:6.1%}")
+        print(f"{norm:>10}  {losses[-1]:7.4f}  {scores[-1]:6.1%}  {max(scores):6.1%}")
     if "batch" in nets:
         first = nets["batch"].layers[1]
         with np.printoptions(precision=3, suppress=True):

@@ -1,5 +1,7 @@
 """The ReLU family as layers."""
 
+import numpy as np
+
 from . import _convert
 from ._fields import count, finite, floating, number
 from ._layer import FunctionLayer
@@ -82,10 +84,12 @@ class PReLU(FunctionLayer):
         The slopes at first.
     axis : int
         The channel axis: 1 for (N, C, *), -1 for (N, *, C).
+    dtype : dtype
+        Of weight: float16, bfloat16, float32 (also if None) or float64. x may have another.
 
     Attributes
     ----------
-    weight : ndarray of shape (num_parameters,), float32
+    weight : ndarray of shape (num_parameters,)
         May be assigned to.
     weight_grad : ndarray of the same shape and dtype
         Zeros, to which `backward` adds.
@@ -116,9 +120,9 @@ class PReLU(FunctionLayer):
     _fixed = ("num_parameters", "axis", "dtype")
     _checks = {"init": finite}
 
-    def __init__(self, num_parameters=1, init=0.25, *, axis=1):
+    def __init__(self, num_parameters=1, init=0.25, *, axis=1, dtype=np.float32):
         self._begin({"num_parameters": count(self, num_parameters, "num_parameters"),
-                     "axis": _convert.integer(axis, "axis"), "dtype": floating(None)},
+                     "axis": _convert.integer(axis, "axis"), "dtype": floating(dtype)},
                     {"init": init}, ("weight",))
 
     @property

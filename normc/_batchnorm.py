@@ -196,18 +196,45 @@ class BatchNorm(Layer, _core.BatchNorm):
 
 
 class BatchNorm1d(BatchNorm):
-    """`BatchNorm` of (N, C) or (N, C, L) alone, as ``torch.nn.BatchNorm1d``."""
+    """`BatchNorm` of (N, C) or (N, C, L) alone, as ``torch.nn.BatchNorm1d``.
+
+    Parameters, attributes and errors are those of `BatchNorm`.
+
+    Examples
+    --------
+    >>> import numpy as np, normc
+    >>> normc.BatchNorm1d(2)(np.zeros((4, 2))).shape
+    (4, 2)
+    """
 
     _ranks = (2, 3)
 
 
 class BatchNorm2d(BatchNorm):
-    """`BatchNorm` of (N, C, H, W) alone, as ``torch.nn.BatchNorm2d``."""
+    """`BatchNorm` of (N, C, H, W) alone, as ``torch.nn.BatchNorm2d``.
+
+    Parameters, attributes and errors are those of `BatchNorm`.
+
+    Examples
+    --------
+    >>> import numpy as np, normc
+    >>> normc.BatchNorm2d(2)(np.zeros((4, 2, 3, 3))).shape
+    (4, 2, 3, 3)
+    """
 
     _ranks = (4, 4)
 
 
 class BatchNorm3d(BatchNorm):
-    """`BatchNorm` of (N, C, D, H, W) alone, as ``torch.nn.BatchNorm3d``."""
+    """`BatchNorm` of (N, C, D, H, W) alone, as ``torch.nn.BatchNorm3d``.
+
+    Parameters, attributes and errors are those of `BatchNorm`.
+
+    Examples
+    --------
+    >>> import numpy as np, normc
+    >>> normc.BatchNorm3d(2)(np.zeros((4, 2, 2, 3, 3))).shape
+    (4, 2, 2, 3, 3)
+    """
 
     _ranks = (5, 5)

@@ -18,6 +18,7 @@ class Gradient:
 
     def __init__(self, parameter):
         self.parameter = parameter
+        self.__doc__ = f"Gradient of {parameter}, to which `backward` adds; None if there is none."
 
     def __get__(self, layer, kind=None):
         if layer is None:

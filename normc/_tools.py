@@ -57,7 +57,7 @@ def recompute_stats(layer, batches):
 
     Parameters
     ----------
-    layer : BatchNorm, InstanceNorm or SwitchableNorm, of any rank
+    layer : BatchNorm, InstanceNorm1d, SwitchableNorm1d or the like
         With running statistics. Of an InstanceNorm they are averages over all samples, of the mean
         and of the variance, as in its training. Its `on_nonfinite` decides what a batch does whose
         mean or variance is not finite.

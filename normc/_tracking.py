@@ -351,7 +351,9 @@ class SwitchableNorm1d(SwitchableNorm):
 
 
 class SwitchableNorm2d(SwitchableNorm):
-    """Switchable normalization of (N, C, H, W); all else as `SwitchableNorm1d`.
+    """Switchable normalization of (N, C, H, W): blends instance, layer and batch statistics.
+
+    There are three logits each, in this order; all else is as in `SwitchableNorm1d`.
 
     Examples
     --------
@@ -367,7 +369,9 @@ class SwitchableNorm2d(SwitchableNorm):
 
 
 class SwitchableNorm3d(SwitchableNorm):
-    """Switchable normalization of (N, C, D, H, W); all else as `SwitchableNorm1d`.
+    """Switchable normalization of (N, C, D, H, W): blends instance, layer and batch statistics.
+
+    There are three logits each, in this order; all else is as in `SwitchableNorm1d`.
 
     Examples
     --------

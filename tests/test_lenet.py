@@ -54,13 +54,44 @@ def test_read_a_folder(folder):
     (idx_bytes(np.zeros(3, np.uint8))[:6], "within its header"),
     (idx_bytes(np.zeros(3, np.uint8))[:-1], "should hold 3 bytes"),
     (idx_bytes(np.zeros(3, np.uint8)) + b"x", "should hold 3 bytes"),
-    (b"\0\0\x0d\x01\0\0\0\x01\0\0\0\0", "type 0x0d")])
+    (b"\0\0\x0d\x01\0\0\0\x01\0\0\0\0", "type 0x0d"),
+    (gzip.compress(bytes(99))[:-9], "broken gzip"), (b"\x1f\x8b<html>", "broken gzip")])
 def test_what_is_no_idx_file(data, text, tmp_path):
     path = tmp_path / "broken"
     path.write_bytes(data)
     with pytest.raises(ValueError, match=text) as caught:
         idx.read_idx(path)
     assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("images, labels, text", [
+    (np.zeros((5, 32, 32), np.uint8), np.zeros(5, np.uint8), "28 x 28"),
+    (np.zeros((1, 28, 28), np.uint8), np.zeros(1, np.uint8), "two images"),
+    (np.zeros((5, 28, 28), np.uint8), np.full(5, 10, np.uint8), "below 10")])
+def test_images_that_the_network_cannot_take(images, labels, text, folder):
+    (folder / "train-images-idx3-ubyte").write_bytes(idx_bytes(images))
+    (folder / "train-labels-idx1-ubyte").write_bytes(idx_bytes(labels))
+    with pytest.raises(ValueError, match=text):
+        idx.read_split(folder, "train")
+
+
+@pytest.mark.parametrize("options, text", [
+    (["--norms", "nonsense, none"], "no norm is named 'nonsense'"), (["--norms", ","], "no norm"),
+    (["--epochs", "0"], "--epochs"), (["--seed", "-1"], "--seed"),
+    (["--picture", "none/there.png"], "cannot draw"), (["--picture", "curves"], "cannot draw"),
+    (["--data", "none/there"], "no folder none/there")])
+def test_bad_options(options, text, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["lenet.py", *options])
+    with pytest.raises(SystemExit):
+        lenet.arguments()
+    assert text in capsys.readouterr().err
+
+
+def test_a_last_batch_of_one(rng):
+    """It is left out: no norm of the batch can do anything with it."""
+    pytest.importorskip("tqdm", reason="the example shows its progress by tqdm")
+    images, labels = data(rng, lenet.BATCH + 1)
+    lenet.fit("batch", (images, labels), (images, labels), 1, 1.0, 0)
 
 
 def test_a_folder_that_lacks_something(folder):
