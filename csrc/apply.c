@@ -100,7 +100,7 @@ static void apply_piece(const Work *w, const Piece *c, ptrdiff_t param, const Pa
 static void apply_fast(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, const Fold *f,
                        char wide[TILE])
 {
-    enum { NEAR = 64, FAR = 1 << 15 };
+    enum { NEAR = 1024, FAR = 1 << 15 };
     const Plan *p = w->plan;
     const ptrdiff_t piece = p->pack ? BLOCK / count : p->form == COLS ? NEAR : p->n;
     const int back = p->form == COLS || p->runs * p->n > FAR;

@@ -10,7 +10,10 @@
  * terms to a lane. Terms that are equal round alike, so lanes are short: a sum of 256 errs by at
  * most 86 u of itself, and, since squares of doubles are not exact, one of 8 by 2.7 u. */
 enum { LANES = 16, BLOCK = 4096, BLOCK_F64 = 128 };
-enum { TILE = 128 };  /* groups of one call at most; lanes of columns are LANES rows of TILE */
+enum { TILE = 256 }; /* groups of one call at most */
+/* Lanes of columns are LANES rows of this many: no multiple of a page, whose rows would meet in few
+ * sets of the cache. */
+enum { PITCH = TILE + LANES };
 enum { STRIP = 256 }; /* rows of columns that are taken together: their lines stay in L2 */
 
 /* How each of up to TILE groups is normalised, as arrays of A: y = ((x - hi) - lo) * scale + shift.

@@ -46,14 +46,22 @@ static void sum_rows(const Work *w, const Piece *c, const double *k, const Weigh
         w->kernels->take_rows(x.at, x.step, c->count, c->n, x.run, c->runs, k, sums, to);
 }
 
-/* A block of columns, run by run in strips whose lines stay in cache while lanes are walked. */
+/* Rows of columns that are taken together. */
+static ptrdiff_t strip_of(const Plan *p, ptrdiff_t width)
+{
+    return p->pack ? BLOCK / width / LANES * LANES : STRIP;
+}
+
+/* A block of columns, run by run in strips whose lines stay in cache while lanes are walked. lanes
+ * NULL: the block is one run, and one strip. */
 static void sum_cols(const Work *w, const Piece *c, const double *k, const Weighing *by,
-                     ptrdiff_t param, double *lanes, double *included)
+                     ptrdiff_t param, double *lanes, double *sums, double *included)
 {
     const Plan *p = w->plan;
     const Tensors *t = w->t;
     const ptrdiff_t size = arithsize(t->dtype), width = c->count, end = c->i + c->n;
-    const ptrdiff_t strip = p->pack ? BLOCK / width / LANES * LANES : STRIP;
+    const ptrdiff_t strip = strip_of(p, width);
+    const int at_once = lanes == NULL;
     Scratch xs, gs;
     for (ptrdiff_t run = c->run; run < c->run + c->runs; run++)
         for (ptrdiff_t i = c->i; i < end; i += strip) {
@@ -78,9 +86,13 @@ static void sum_cols(const Work *w, const Piece *c, const double *k, const Weigh
                 w->kernels->dots_cols(&x, &g, s.n, width, &by->about, weights(w, here_param),
                                       by->params ? by->params + here_param : NULL, by->pitch,
                                       lanes);
+            else if (at_once)
+                w->kernels->take_run_cols(x.at, x.step, s.n, width, k, sums);
             else
                 w->kernels->take_cols(x.at, x.step, s.n, width, k, lanes);
         }
+    if (!at_once)
+        w->kernels->fold_cols(lanes, width, sums);
 }
 
 /* Where a weight runs along the elements, a block is of one run. */
@@ -89,8 +101,10 @@ void sums(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, ptrdiff_t f
 {
     const Plan *p = w->plan;
     const ptrdiff_t per = by && p->vector ? 1 : p->per, last = first + nruns;
-    _Alignas(64) double lanes[2 * LANES * TILE], block[2 * TILE], included[TILE];
-    if (p->form == COLS)
+    _Alignas(64) double lanes[2 * LANES * PITCH], block[2 * TILE], included[TILE];
+    const ptrdiff_t longest = p->n < p->block ? p->n : p->block;
+    const int at_once = !by && (per == 1 || nruns == 1) && longest <= strip_of(p, count);
+    if (p->form == COLS && !at_once)
         memset(lanes, 0, sizeof lanes);
     if (w->t->mask)
         memset(included, 0, sizeof included);
@@ -106,12 +120,10 @@ void sums(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, ptrdiff_t f
                 locate(p->run, p->nrun, run, here);
                 here[PARAM] += i;
             }
-            if (p->form == COLS) {
-                sum_cols(w, &c, k, by, here[PARAM], lanes, included);
-                w->kernels->fold_cols(lanes, count, block);
-            } else {
+            if (p->form == COLS)
+                sum_cols(w, &c, k, by, here[PARAM], at_once ? NULL : lanes, block, included);
+            else
                 sum_rows(w, &c, k, by, here[PARAM], block, included);
-            }
             for (ptrdiff_t g = 0; g < count; g++) {
                 join(&to[g].r, block[g]);
                 join(&to[g].q, block[TILE + g]);
