@@ -37,7 +37,7 @@ static void forward_piece(const Work *w, const Piece *c, const Walk *x, char *y,
 {
     const void *weight = w->vector ? parameters(w, w->weight, param + c->i) : NULL;
     const void *bias = w->vector ? parameters(w, w->bias, param + c->i) : NULL;
-    (w->plan->form == COLS ? w->kernels->apply_cols : w->kernels->apply_rows)(
+    (w->plan->form == COLS ? w->rows->apply_cols : w->rows->apply_rows)(
         x->at, y, x->step, ystep, c->n, c->count, a, weight, bias);
 }
 

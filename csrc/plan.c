@@ -114,8 +114,10 @@ static void choose(Plan *p, const Tensors *t, Form form)
     const int dense_enough =
         form == COLS ? dense(across(p), t) : dense(&p->inner[p->ninner - 1], t) && p->nrun == 1;
     p->form = form;
-    const int plain = t->dtype >= F32 && !t->swapped && !t->mask &&
-                      (!t->g || (t->gdtype == t->dtype && !t->gswapped));
+    /* halves are walked where vectors convert them, but in columns and gradients */
+    const int walked = t->dtype >= F32 || (form == ROWS && !t->g && kernels(t->dtype)->direct);
+    const int plain =
+        walked && !t->swapped && !t->mask && (!t->g || (t->gdtype == t->dtype && !t->gswapped));
     p->pack = !(dense_enough && p->ninner == 1 && plain && aligned(p, t));
 }
 

@@ -17,7 +17,7 @@ static void sum_rows(const Work *w, const Piece *c, const double *k, const Weigh
     const Tensors *t = w->t;
     const Loop *row = across(p), *run = &p->run[0];
     const ptrdiff_t size = arithsize(t->dtype),
-                    x_at = c->at[X] + c->run * run->step[X] + c->i * size;
+                    x_at = c->at[X] + c->run * run->step[X] + c->i * itemsize(t->dtype);
     const int alike =
         t->y && !w->stream && run->step[Y] == run->step[X] && row->step[Y] == row->step[X];
     Walk x = {t->x + x_at, row->step[X], run->step[X], 0},
@@ -43,7 +43,7 @@ static void sum_rows(const Work *w, const Piece *c, const double *k, const Weigh
         w->kernels->dots_rows(&x, &g, c->count, c->n, c->runs, &by->about, weights(w, param),
                               by->params ? by->params + param : NULL, by->pitch, sums);
     else
-        w->kernels->take_rows(x.at, x.step, c->count, c->n, x.run, c->runs, k, sums, to);
+        w->rows->take_rows(x.at, x.step, c->count, c->n, x.run, c->runs, k, sums, to);
 }
 
 /* Rows of columns that are taken together. */

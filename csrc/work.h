@@ -14,11 +14,11 @@
 
 typedef struct {
     const Tensors *t;
-    const Job *job; /* NULL where there are no statistics */
-    const Kernels *kernels;
-    int centred, blended;      /* as the table of norms has it */
-    ptrdiff_t batch;           /* groups of an item at most; of a norm, <= TILE */
-    ptrdiff_t items, tiles;    /* tiles: items along the innermost kept loop */
+    const Job *job;                /* NULL where there are no statistics */
+    const Kernels *kernels, *rows; /* rows: of x as it is walked, which is scratch if packed */
+    int centred, blended;          /* as the table of norms has it */
+    ptrdiff_t batch;               /* groups of an item at most; of a norm, <= TILE */
+    ptrdiff_t items, tiles;        /* tiles: items along the innermost kept loop */
     int vector;                /* weight and bias run along the elements of a run: both are there */
     const void *weight, *bias; /* of the arithmetic type; NULL: 1, 0 */
     const double *wide;        /* of a gradient with weights along a run: they, in double */

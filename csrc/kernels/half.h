@@ -4,20 +4,48 @@
 #define NORMC_HALF_H
 #include "vec.h"
 
+/* Whole vectors convert fast enough for kernels of rows to walk halves as they lie. */
+#ifdef __F16C__
+#define HALVES
+enum { HALVES_DIRECT = 1 };
+#else
+enum { HALVES_DIRECT = 0 };
+#endif
+
 enum { FW = VB / 4 }; /* floats in a vector */
 typedef uint16_t vs __attribute__((vector_size(VB / 2)));
 typedef uint32_t vu __attribute__((vector_size(VB)));
 
+/* gcc 12 converts vectors of integers one by one. */
+INLINE vu widen_bits(vs h)
+{
+#ifdef __AVX2__
+    return (vu)_mm256_cvtepu16_epi32((__m128i)h);
+#else
+    return __builtin_convertvector(h, vu);
+#endif
+}
+/* u < 2^16 */
+INLINE vs narrow_bits(vu u)
+{
+#ifdef __AVX2__
+    return (vs)_mm_packus_epi32(_mm256_castsi256_si128((__m256i)u),
+                                _mm256_extracti128_si256((__m256i)u, 1));
+#else
+    return __builtin_convertvector(u, vs);
+#endif
+}
+
 INLINE vf widen_vector_bf16(vs h)
 {
-    return (vf)(__builtin_convertvector(h, vu) << 16);
+    return (vf)(widen_bits(h) << 16);
 }
 
 INLINE vs narrow_vector_bf16(vf v)
 {
     const vu u = (vu)v, nan = (vu)(v != v);
     const vu even = u + 0x7fff + ((u >> 16) & 1);
-    return __builtin_convertvector(((even & ~nan) | ((u | 0x400000) & nan)) >> 16, vs);
+    return narrow_bits(((even & ~nan) | ((u | 0x400000) & nan)) >> 16);
 }
 
 #ifdef __F16C__
@@ -47,6 +75,80 @@ INLINE vs narrow_vector_f16(vf v)
         (vu)((vf)(a & tiny) + (zero + 0.5f)) - 0x3f000000; /* 0.5 has the ulp 2^-24 wanted */
     const vu half = (normal & ~tiny & ~huge) | (small & tiny) | (huge & 0x7c00) | (nan & 0x200);
     return __builtin_convertvector(half | ((u >> 16) & 0x8000), vs);
+}
+#endif
+
+/* ---- as kernels of rows see them ---------------------------------------------------- */
+#ifdef HALVES
+
+INLINE vf get_f16(const uint16_t *p)
+{
+    vs h;
+    memcpy(&h, p, sizeof h);
+    return widen_vector_f16(h);
+}
+INLINE vf get_bf16(const uint16_t *p)
+{
+    vs h;
+    memcpy(&h, p, sizeof h);
+    return widen_vector_bf16(h);
+}
+INLINE void place_half(int stream, uint16_t *p, vs h)
+{
+    if (stream)
+        _mm_stream_si128((__m128i *)(void *)p, (__m128i)h);
+    else
+        memcpy(p, &h, sizeof h);
+}
+INLINE void set_f16(int stream, uint16_t *p, vf v)
+{
+    place_half(stream, p, narrow_vector_f16(v));
+}
+INLINE void set_bf16(int stream, uint16_t *p, vf v)
+{
+    place_half(stream, p, narrow_vector_bf16(v));
+}
+
+INLINE float get_one_f16(uint16_t h)
+{
+    return widen_vector_f16((vs){h})[0];
+}
+INLINE float get_one_bf16(uint16_t h)
+{
+    return widen_vector_bf16((vs){h})[0];
+}
+INLINE uint16_t set_one_f16(float v)
+{
+    return narrow_vector_f16((vf){v})[0];
+}
+INLINE uint16_t set_one_bf16(float v)
+{
+    return narrow_vector_bf16((vf){v})[0];
+}
+
+INLINE vd widen_f16(const uint16_t *p)
+{
+    const __m128i h = _mm_loadl_epi64((const __m128i *)(const void *)p);
+    return (vd)_mm256_cvtps_pd(_mm_cvtph_ps(h));
+}
+INLINE vd widen_bf16(const uint16_t *p)
+{
+    const __m128i h = _mm_loadl_epi64((const __m128i *)(const void *)p);
+    return (vd)_mm256_cvtps_pd(_mm_castsi128_ps(_mm_slli_epi32(_mm_cvtepu16_epi32(h), 16)));
+}
+INLINE vd widen_part_f16(const uint16_t *p, ptrdiff_t m)
+{
+    uint16_t part[DW] = {0};
+    for (ptrdiff_t i = 0; i < m && i < DW; i++)
+        part[i] = p[i];
+    return widen_f16(part);
+}
+INLINE vd widen_part_bf16(const uint16_t *p, ptrdiff_t m)
+{
+    uint16_t part[DW] = {0};
+    for (ptrdiff_t i = 0; i < m && i < DW; i++)
+        part[i] = p[i];
+    return widen_bf16(part);
 }
 #endif
 #endif

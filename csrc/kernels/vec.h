@@ -80,6 +80,15 @@ INLINE void place_vd(int stream, double *p, vd v)
 {
     (stream ? stream_vd : store_vd)(p, v);
 }
+/* As kernels of rows see floats and doubles: loaded and stored, by vectors and one by one. */
+#define get_f32     load_vf
+#define get_f64     load_vd
+#define set_f32     place_vf
+#define set_f64     place_vd
+#define get_one_f32 (float)
+#define get_one_f64 (double)
+#define set_one_f32 (float)
+#define set_one_f64 (double)
 enum { STREAM_MIN = 64 }; /* elements of a run whose lines are worth it */
 /* Bytes from p to the next cache line. */
 INLINE ptrdiff_t to_line(const void *p)
