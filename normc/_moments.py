@@ -202,7 +202,7 @@ def rows_of(moments, about):
            for a, dtype in zip(fields, _DTYPES)):  # checked when made, but anybody's since
         count, mean, lo, m2 = fields
         return rows_of(Moments(count, mean, m2, mean_lo=lo, about=about), about)
-    rows = np.empty((*fields[0].shape, 4))
+    rows = np.empty((*fields[0].shape, 4), np.float64)  # its default loses a reference in NumPy 2.4
     for i, a in enumerate(fields):
         rows[..., i] = a
     return rows
