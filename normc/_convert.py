@@ -13,10 +13,10 @@ import numpy as np
 FLOATING = ("float16", "bfloat16", "float32", "float64")
 
 
-def _named(name, convert, *values):
-    """convert(*values), whose errors name the argument."""
+def _named(name, convert, value):
+    """convert(value), whose errors name the argument."""
     try:
-        return convert(*values)
+        return convert(value)
     except TypeError as error:
         raise TypeError(f"{name}: {error}") from error
     except (ValueError, RuntimeError, BufferError) as error:
@@ -135,7 +135,8 @@ def gradient(o, name):
     """The same; where a mask hides it, nothing flows back."""
     ma = sys.modules.get("numpy.ma")
     if ma is not None and isinstance(o, ma.MaskedArray):
-        o = _named(name, np.where, ma.getmaskarray(o), 0, ma.getdata(o))
+        hidden, o = ma.getmaskarray(o), _named(name, np.array, ma.getdata(o))
+        o[hidden] = 0
     return numbers(o, name)
 
 
