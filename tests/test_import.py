@@ -42,8 +42,10 @@ print(time.perf_counter() - t)
 
 
 @pytest.mark.skipif("NORMC_SANITIZE" in os.environ, reason="the promise is of the plain build")
-def test_import_takes_30_ms_at_most():
-    assert min(float(run(TIMED).stdout) for _ in range(7)) <= 0.030
+def test_import_takes_30_ms_at_most(tmp_path):
+    """With compiled modules at hand, as installers leave them."""
+    compiled = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(tmp_path)}
+    assert min(float(run(TIMED, **compiled).stdout) for _ in range(7)) <= 0.030
 
 
 def test_import_brings_numpy_alone():
