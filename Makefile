@@ -21,7 +21,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 SOURCES := setup.py pyproject.toml $(shell find csrc -type f)
 
-.PHONY: demo train test oldest bench core sanitize lint format clean
+.PHONY: demo train test oldest bench kernels core sanitize lint format clean
 
 demo: .venv/demo
 	$(BIN)/python examples/demo.py
@@ -47,6 +47,10 @@ oldest: .venv/normc .venv-oldest
 # The core alone, without Python, on every instruction set that this machine has.
 core:
 	$(MAKE) -C tests/core OUT=$(CURDIR)/build/core run
+
+# Each kernel on each instruction set, in gigabytes a second; KERNELS=rows: those of that name.
+kernels:
+	$(MAKE) -C tests/core OUT=$(CURDIR)/build/core ARGS=$(KERNELS) kernels
 
 .venv/python:
 	$(PYTHON) -m venv .venv

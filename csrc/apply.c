@@ -3,51 +3,101 @@
 #include "work.h"
 #include <math.h>
 
-/* What a run of each group is made with: Affine's rows of `count` values, and hi again. */
-enum { HI, LO, SCALE, SHIFT, SLOPE, WEIGHT, ROWS_OF_PARAMS };
-typedef struct {
-    _Alignas(64) double values[ROWS_OF_PARAMS * TILE]; /* of the arithmetic type */
-    double fill[TILE];
-    char *wide; /* set for each group with a dx that is not finite */
-} Params;
-
-/* rstd * weight is rounded once where the weight is constant along the run. */
-static void set_params(const Work *w, const Fold *f, ptrdiff_t count, ptrdiff_t param, Params *to)
+void applying(Applying *a, const ptrdiff_t at[STEPS], ptrdiff_t count, const Fold *f, Lines *lines)
 {
-    const ptrdiff_t step = across(w->plan)->step[PARAM];
-    const void *weights = w->vector ? NULL : w->weight, *bias = w->vector ? NULL : w->bias;
-    const int gradient = w->t->g != NULL;
-    for (ptrdiff_t g = 0; g < count; g++, param += step) {
-        const double weight = parameter(w, weights, param, 1);
-        put(w, to->values, g + HI * count, f[g].hi);
-        put(w, to->values, g + LO * count, f[g].lo);
-        put(w, to->values, g + SCALE * count, gradient ? f[g].rstd : f[g].rstd * weight);
-        put(w, to->values, g + SHIFT * count, gradient ? f[g].mean : parameter(w, bias, param, 0));
-        if (gradient) {
-            put(w, to->values, g + SLOPE * count, f[g].slope * f[g].rstd);
-            put(w, to->values, g + WEIGHT * count, weight);
-        }
-        if (w->plan->pack)
-            to->fill[g] = f[g].hi;
-    }
+    a->at = at;
+    a->count = count;
+    a->f = f;
+    a->param = -1;
+    a->lines = lines;
 }
 
-static void forward_piece(const Work *w, const Piece *c, const Walk *x, char *y, ptrdiff_t ystep,
-                          const Affine *a, ptrdiff_t param)
+/* rstd * weight is rounded once where the weight is constant along the run. */
+static void set_params(const Work *w, Applying *a, ptrdiff_t param)
+{
+    const ptrdiff_t step = across(w->plan)->step[PARAM], count = a->count;
+    const void *weights = w->vector ? NULL : w->weight, *bias = w->vector ? NULL : w->bias;
+    const int gradient = w->t->g != NULL;
+    void *values = a->params.values;
+    if (param == a->param)
+        return;
+    a->param = param;
+    for (ptrdiff_t g = 0; g < count; g++, param += step) {
+        const Fold *f = &a->f[g];
+        const double weight = parameter(w, weights, param, 1);
+        put(w, values, g + HI * count, f->hi);
+        put(w, values, g + LO * count, f->lo);
+        put(w, values, g + SCALE * count, gradient ? f->rstd : f->rstd * weight);
+        put(w, values, g + SHIFT * count, gradient ? f->mean : parameter(w, bias, param, 0));
+        if (gradient) {
+            put(w, values, g + SLOPE * count, f->slope * f->rstd);
+            put(w, values, g + WEIGHT * count, weight);
+        }
+        if (w->plan->pack)
+            a->params.fill[g] = f->hi;
+    }
+    a->affine = (Affine){.hi = values,
+                         .lo = parameters(w, values, LO * count),
+                         .scale = parameters(w, values, SCALE * count),
+                         .shift = parameters(w, values, SHIFT * count),
+                         .slope = parameters(w, values, SLOPE * count),
+                         .weight = parameters(w, values, WEIGHT * count),
+                         .stream = w->stream,
+                         .flat = w->job->given_mean && !w->blended};
+}
+
+/* Where a run's parameters are. */
+static ptrdiff_t param_of(const Work *w, const Applying *a, ptrdiff_t run)
+{
+    ptrdiff_t here[STEPS] = {[PARAM] = a->at[PARAM]};
+    locate(w->plan->run, w->plan->nrun, run, here);
+    return here[PARAM];
+}
+
+Applied applied_rows(const Work *w, Applying *a, ptrdiff_t run, ptrdiff_t i)
+{
+    const Plan *p = w->plan;
+    const Tensors *t = w->t;
+    const Loop *row = across(p), *runs = &p->run[0];
+    const ptrdiff_t param = param_of(w, a, run), size = itemsize(t->dtype);
+    set_params(w, a, param);
+    return (Applied){
+        .x = {t->x + a->at[X] + run * runs->step[X] + i * size, row->step[X], runs->step[X], 0},
+        .y = {t->y + a->at[Y] + run * runs->step[Y] + i * size, row->step[Y], runs->step[Y]},
+        .count = a->count,
+        .s = &a->affine,
+        .w = w->vector ? parameters(w, w->weight, param + i) : NULL,
+        .b = w->vector ? parameters(w, w->bias, param + i) : NULL,
+        .lines = a->lines};
+}
+
+static void forward_piece(const Work *w, const Piece *c, Applying *a, const Walk *x, char *y,
+                          ptrdiff_t ystep, ptrdiff_t param)
 {
     const void *weight = w->vector ? parameters(w, w->weight, param + c->i) : NULL;
     const void *bias = w->vector ? parameters(w, w->bias, param + c->i) : NULL;
-    (w->plan->form == COLS ? w->rows->apply_cols : w->rows->apply_rows)(
-        x->at, y, x->step, ystep, c->n, c->count, a, weight, bias);
+    const ptrdiff_t next = w->job->given_mean || w->plan->pack ? 0 : c->count;
+    const Taken none = {.count = 0};
+    const Applied rows = {.x = {x->at, x->step, 0, x->step * next},
+                          .y = {y, ystep, 0},
+                          .count = c->count,
+                          .s = &a->affine,
+                          .w = weight,
+                          .b = bias,
+                          .lines = a->lines};
+    if (w->plan->form == COLS)
+        w->rows->apply_cols(x->at, y, x->step, ystep, c->n, c->count, &a->affine, weight, bias);
+    else
+        w->rows->sweep_rows(&rows, &none, c->n, 1);
 }
 
-static void dx_piece(const Work *w, const Piece *c, const Walk *x, const Walk *g, char *y,
-                     ptrdiff_t ystep, const Affine *a, ptrdiff_t param, char *wide)
+static void dx_piece(const Work *w, const Piece *c, const Applying *a, const Walk *x, const Walk *g,
+                     char *y, ptrdiff_t ystep, ptrdiff_t param, char *wide)
 {
     const int cols = w->plan->form == COLS;
     int any = 0;
     (cols ? w->kernels->dx_cols
-          : w->kernels->dx_rows)(x, g, y, ystep, c->n, c->count, a,
+          : w->kernels->dx_rows)(x, g, y, ystep, c->n, c->count, &a->affine,
                                  w->vector ? parameters(w, w->weight, param + c->i) : NULL, &any);
     for (ptrdiff_t k = 0; any && k < c->count; k++)
         for (ptrdiff_t i = 0; i < c->n; i++)
@@ -55,25 +105,18 @@ static void dx_piece(const Work *w, const Piece *c, const Walk *x, const Walk *g
                 wide[k] = 1;
 }
 
-/* Elements of one run of each group, the run's parameters at `param`. */
-static void apply_piece(const Work *w, const Piece *c, ptrdiff_t param, const Params *s)
+/* Elements of one run of each group. */
+static void apply_piece(const Work *w, const Piece *c, Applying *a, char *wide)
 {
     const Plan *p = w->plan;
     const Tensors *t = w->t;
     const Loop *step = p->form == COLS ? &p->inner[0] : across(p);
-    const ptrdiff_t next = w->job->given_mean || p->pack ? 0 : c->count;
-    const Affine a = {.hi = s->values,
-                      .lo = parameters(w, s->values, LO * c->count),
-                      .scale = parameters(w, s->values, SCALE * c->count),
-                      .shift = parameters(w, s->values, SHIFT * c->count),
-                      .slope = parameters(w, s->values, SLOPE * c->count),
-                      .weight = parameters(w, s->values, WEIGHT * c->count),
-                      .ahead = across(p)->step[X] * next,
-                      .stream = w->stream,
-                      .flat = w->job->given_mean && !w->blended};
+    const double *fill = a->params.fill;
     ptrdiff_t here[STEPS];
     memcpy(here, c->at, sizeof here);
     locate(p->run, p->nrun, c->run, here);
+    const ptrdiff_t param = here[PARAM];
+    set_params(w, a, param);
     locate(p->inner, p->ninner, c->i, here);
     Walk x = {t->x + here[X], step->step[X], 0, 0}, g = {t->g, step->step[G], 0, 0};
     char *y = t->y + here[Y];
@@ -82,18 +125,18 @@ static void apply_piece(const Work *w, const Piece *c, ptrdiff_t param, const Pa
     if (p->pack) {
         ystep = (p->form == COLS ? c->count : c->n) * arithsize(t->dtype);
         x = (Walk){y = xs.bytes, ystep, 0, 0};
-        move(w, IN, c, &xs, s->fill, NULL);
+        move(w, IN, c, &xs, fill, NULL);
     }
     if (t->g == NULL) {
-        forward_piece(w, c, &x, y, ystep, &a, param);
+        forward_piece(w, c, a, &x, y, ystep, param);
     } else {
         if (p->pack)
             move(w, GRAD, c, &gs, NULL, NULL);
         g = p->pack ? (Walk){gs.bytes, ystep, 0, 0} : (Walk){t->g + here[G], g.step, 0, 0};
-        dx_piece(w, c, &x, &g, y, ystep, &a, param, s->wide);
+        dx_piece(w, c, a, &x, &g, y, ystep, param, wide);
     }
     if (p->pack)
-        move(w, OUT, c, &xs, s->fill, NULL);
+        move(w, OUT, c, &xs, fill, NULL);
 }
 
 /* Backwards where a group does not stay in the nearest cache: what was taken last is still near. */
@@ -104,21 +147,15 @@ static void apply_fast(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count
     const Plan *p = w->plan;
     const ptrdiff_t piece = p->pack ? BLOCK / count : p->form == COLS ? NEAR : p->n;
     const int back = p->form == COLS || p->runs * p->n > FAR;
-    Params params;
-    params.wide = wide;
-    ptrdiff_t param = -1;
-    for (ptrdiff_t j = 0; j < p->runs; j++) {
-        const ptrdiff_t run = back ? p->runs - 1 - j : j;
-        ptrdiff_t here[STEPS] = {[PARAM] = at[PARAM]};
-        locate(p->run, p->nrun, run, here);
-        if (here[PARAM] != param)
-            set_params(w, f, count, here[PARAM], &params);
-        param = here[PARAM];
+    Applying a;
+    Lines lines;
+    applying(&a, at, count, f, lines_open(&lines));
+    for (ptrdiff_t j = 0; j < p->runs; j++)
         for (ptrdiff_t i = (p->n - 1) / piece * piece; i >= 0; i -= piece) {
             const ptrdiff_t n = p->n - i < piece ? p->n - i : piece;
-            apply_piece(w, &(Piece){at, count, run, 1, i, n}, param, &params);
+            apply_piece(w, &(Piece){at, count, back ? p->runs - 1 - j : j, 1, i, n}, &a, wide);
         }
-    }
+    lines_end(&lines);
 }
 
 /* Do scale and shift of a group's runs stay in the type's range? An overflow could come back by
@@ -141,22 +178,37 @@ static int parameters_carry(const Work *w, const Fold *f, ptrdiff_t param)
     return 1;
 }
 
-/* Stretches of groups that the fast road carries; one by one where a group's elements have a weight
- * of their own each. Of a gradient nobody knows before: it is made again, where it could be that g
- * * weight was too large. */
-void apply(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, const Fold *f)
+/* How many groups from g on come in one call of the kernels: those with weights of their own along
+ * their elements one by one; 0: the exact road. */
+static ptrdiff_t stretch(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, const Fold *f,
+                         ptrdiff_t g)
 {
     const ptrdiff_t step = across(w->plan)->step[PARAM], most = w->vector && step ? 1 : count;
-    for (ptrdiff_t g = 0, end; g < count; g = end) {
-        for (end = g; end < count && end - g < most; end++)
-            if (f[end].exact || !parameters_carry(w, &f[end], at[PARAM] + end * step))
-                break;
+    ptrdiff_t n = 0;
+    while (g + n < count && n < most && !f[g + n].exact &&
+           parameters_carry(w, &f[g + n], at[PARAM] + (g + n) * step))
+        n++;
+    return n;
+}
+
+int all_carried(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, const Fold *f)
+{
+    return stretch(w, at, count, f, 0) == count;
+}
+
+/* Of a gradient nobody knows before: it is made again, where it could be that g * weight was too
+ * large. */
+void apply(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, const Fold *f)
+{
+    for (ptrdiff_t g = 0, many; g < count; g += many) {
         char wide[TILE] = {0};
-        if (end > g)
-            apply_fast(w, nth(w, at, g).at, end - g, f + g, wide);
+        many = stretch(w, at, count, f, g);
+        if (many)
+            apply_fast(w, nth(w, at, g).at, many, f + g, wide);
         else
-            exact_group(w, nth(w, at, end++).at, &f[g]);
-        for (ptrdiff_t i = g; i < end; i++)
+            exact_group(w, nth(w, at, g).at, &f[g]);
+        many += !many;
+        for (ptrdiff_t i = g; i < g + many; i++)
             if (wide[i - g] && f[i].rstd == f[i].rstd)
                 exact_group(w, nth(w, at, i).at, &f[i]);
     }

@@ -9,8 +9,7 @@
 #include <stdlib.h>
 
 enum { CHUNKS = 16, CHUNK_MIN = 64 };
-enum { LINE = 8 }; /* doubles of a cache line */
-
+enum { EACH = LINE / sizeof(double) };
 typedef struct {
     const Work *w;
     const Moment *moments; /* by STAT; NULL: to be taken */
@@ -133,9 +132,9 @@ static int by_chunk(Drive *d, Work *w, Two *to)
     d->chunk = even < CHUNK_MIN ? CHUNK_MIN : even;
     const ptrdiff_t chunks = (groups + d->chunk - 1) / d->chunk;
     d->words = d->w->t->dtype == F64 ? 4 : 2;
-    d->pitch = (d->params + LINE - 1) / LINE * LINE;
+    d->pitch = (d->params + EACH - 1) / EACH * EACH;
     const size_t size = (size_t)((chunks * d->words + 1) * d->pitch) * sizeof *d->sums;
-    double *rows = aligned_alloc(LINE * sizeof *rows, size);
+    double *rows = aligned_alloc(LINE, size);
     if (!rows)
         return -1;
     memset(rows, 0, size);

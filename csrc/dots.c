@@ -16,16 +16,17 @@ static void dots_fast(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count,
     const ptrdiff_t n = units(w), each = w->plan->runs / n;
     double k[TILE], lo[TILE], rstd[TILE];
     const Weighing by = {{k, lo, rstd}, params, pitch};
-    Sums sum[TILE];
+    Sums sum;
     for (ptrdiff_t g = 0; g < count || (cols && g % LANES); g++) {
         k[g] = g >= count ? 0 : is_double ? f[g].hi : f[g].hi + f[g].lo;
         lo[g] = g < count && is_double ? f[g].lo : 0;
         rstd[g] = g < count ? f[g].rstd : 0;
     }
     for (ptrdiff_t u = 0; u < n; u++) {
-        sums(w, at, count, u * each, each, k, &by, sum);
+        sums(w, at, count, u * each, each, k, &by, NULL, &sum);
         for (ptrdiff_t g = 0; g < count; g++) {
-            const double r = total(sum[g].r), q = total(sum[g].q);
+            const double r = total((Two){sum.hi[0][g], sum.lo[0][g]});
+            const double q = total((Two){sum.hi[1][g], sum.lo[1][g]});
             const double xhat = (is_double ? q : q * rstd[g]) - lo[g] * rstd[g] * r;
             d[g * step + u] = (Dot){r, w->vector ? q : xhat};
         }

@@ -4,6 +4,7 @@
 #ifndef NORMC_KERNELS_H
 #define NORMC_KERNELS_H
 #include "tensor.h"
+#include <string.h>
 
 /* Element i of a run is summed in lane i % LANES. Lanes fold to one double, 8 + 8, 4 + 4, 2 + 2,
  * 1 + 1, at the end of each block: BLOCK elements of a run, or as many whole runs as add no more
@@ -17,11 +18,9 @@ enum { PITCH = TILE + LANES };
 enum { STRIP = 256 }; /* rows of columns that are taken together: their lines stay in L2 */
 
 /* How each of up to TILE groups is normalised, as arrays of A: y = ((x - hi) - lo) * scale + shift.
- * Rows: meanwhile x is asked for `ahead` bytes further, where the next item stands, as y is while x
- * is summed; either alone was slower than neither. */
+ */
 typedef struct {
     const void *hi, *lo, *scale, *shift;
-    ptrdiff_t ahead;
     int stream; /* y is apart, and its lines pass the caches by */
     /* of a gradient: shift is the mean of g * weight; flat: x has no say */
     const void *slope, *weight;
@@ -34,6 +33,57 @@ typedef struct {
     const char *at;
     ptrdiff_t step, run, ahead;
 } Walk;
+
+/* Lines of y that two runs share, where lines pass the caches by: the end of a run waits here for the
+ * start of the next, `made` bytes of `at`, and so does the line a few runs longer, until its stores
+ * are no longer on their way. */
+enum { LINE = 64, SHARED = 4 };
+typedef struct {
+    _Alignas(LINE) char bytes[SHARED][LINE];
+    char *at[SHARED];
+    ptrdiff_t made[SHARED];
+    int now;
+} Lines;
+
+/* Neighbouring groups of rows to be applied. */
+typedef struct {
+    Walk x;
+    struct {
+        char *at;
+        ptrdiff_t step, run;
+    } y;
+    ptrdiff_t count;
+    const Affine *s;
+    const void *w, *b;
+    Lines *lines; /* of a stream */
+} Applied;
+
+/* To be taken, about k. A block that comes in several calls keeps its lanes, 2 * LANES of each
+ * group, from one to the next: the first does not resume, the last does not keep. */
+typedef struct {
+    Walk x;
+    ptrdiff_t count;
+    const double *k;
+    double *lanes;
+    int resume, keep;
+    double *sums;
+} Taken;
+
+/* Of up to TILE groups: two sums in two words each, the first as kernels have them, and the included
+ * elements. */
+typedef struct {
+    double hi[2][TILE], lo[2][TILE], count[TILE];
+} Sums;
+
+/* Of n elements each: the mean, in words of the arithmetic type hi + lo, sum (x - mean)^2, and
+ * 1 / sqrt of the variance and eps. Beyond these limits that type does not carry them. */
+typedef struct {
+    double n, eps, far, least, most;
+    int centred;
+} Finish;
+typedef struct {
+    double mean[TILE], m2[TILE], hi[TILE], lo[TILE], rstd[TILE];
+} Statistics;
 
 /* xhat = ((x - k) - lo) * rstd of each of up to TILE groups, in double. */
 typedef struct {
@@ -51,14 +101,32 @@ typedef enum { POW_HALF, POW_THREE_QUARTERS, POW_ONE, POW_OTHER } Power;
 
 typedef struct {
     int direct; /* kernels of rows walk the storage type itself */
-#define STORED(name, args)   void(*name) args;
-#define COMPUTED(name, args) void(*name) args;
-#define DIRECT(name, args)   void(*name) args;
+#define STORED(name, args)       void(*name) args;
+#define COMPUTED(name, args)     void(*name) args;
+#define DIRECT(name, args)       void(*name) args;
+#define COMMON(type, name, args) type(*name) args;
 #include "kernels/kernels.def"
 #undef STORED
 #undef COMPUTED
 #undef DIRECT
+#undef COMMON
 } Kernels;
+
+static inline Lines *lines_open(Lines *l)
+{
+    memset(l->made, 0, sizeof l->made);
+    l->now = 0;
+    return l;
+}
+
+/* What still waits is stored. */
+static inline void lines_end(Lines *l)
+{
+    for (int i = 0; i < SHARED; i++) {
+        memcpy(l->at[i], l->bytes[i], (size_t)l->made[i]);
+        l->made[i] = 0;
+    }
+}
 
 const Kernels *kernels(Dtype);
 extern const Kernels kernels_baseline[DTYPES];

@@ -33,21 +33,22 @@ static double sample(const Work *w, const ptrdiff_t at[STEPS])
     return x + 0.25 * rest;
 }
 
-/* From sums about k; 1: they have to be taken once more, about *k, now nearer the mean. */
-static int moment(const Sums *s, int is_double, int centred, double *k, Moment *m)
+/* Of the g-th group, from its sums about k; 1: they have to be taken once more, about *k, now
+ * nearer the mean. */
+static int moment(const Sums *s, ptrdiff_t g, int is_double, int centred, double *k, Moment *m)
 {
-    const double r = s->r.hi + s->r.lo, q = s->q.hi + s->q.lo;
-    const double mean = r / s->count, mean_square = q / s->count, var = mean_square - mean * mean;
+    const double r = s->hi[0][g] + s->lo[0][g], q = s->hi[1][g] + s->lo[1][g], count = s->count[g];
+    const double mean = r / count, mean_square = q / count, var = mean_square - mean * mean;
     Two sum = {*k, 0};
     join(&sum, mean);
-    if (s->count == 0)
+    if (count == 0)
         *m = (Moment){0};
     else if (!centred)
-        *m = (Moment){.count = s->count, .m2 = q};
+        *m = (Moment){.count = count, .m2 = isfinite(q) ? q : NAN};
     else if (!isfinite(q) || !isfinite(r))
-        *m = (Moment){s->count, NAN, 0, NAN};
+        *m = (Moment){count, NAN, 0, NAN};
     else {
-        *m = (Moment){s->count, sum.hi, sum.lo, (var > 0 ? var : 0) * s->count};
+        *m = (Moment){count, sum.hi, sum.lo, (var > 0 ? var : 0) * count};
         if (mean * mean > (is_double ? 0.5 : 0x1p22) * var) {
             *k = is_double ? sum.hi : (double)(float)sum.hi;
             return 1;
@@ -56,26 +57,33 @@ static int moment(const Sums *s, int is_double, int centred, double *k, Moment *
     return 0;
 }
 
-void take(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, Moment *m)
+void settle(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, double *k, Sums *s,
+            Moment *m)
 {
     const int is_double = w->t->dtype == F64, cols = w->plan->form == COLS;
-    double k[TILE];
     int again[TILE], any = 0;
-    Sums s[TILE];
-    for (ptrdiff_t g = 0; g < count || (cols && g % LANES); g++) /* columns come in whole lanes */
-        k[g] = g < count && is_double && w->centred ? sample(w, nth(w, at, g).at) : 0;
-    sums(w, at, count, 0, w->plan->runs, k, NULL, s);
     for (ptrdiff_t g = 0; g < count; g++)
-        any |= again[g] = moment(&s[g], is_double, w->centred, &k[g], &m[g]);
+        any |= again[g] = moment(s, g, is_double, w->centred, &k[g], &m[g]);
     if (any && cols)
-        sums(w, at, count, 0, w->plan->runs, k, NULL, s);
+        sums(w, at, count, 0, w->plan->runs, k, NULL, NULL, s);
     for (ptrdiff_t g = 0; any && g < count; g++)
         if (again[g]) {
             if (!cols)
-                sums(w, nth(w, at, g).at, 1, 0, w->plan->runs, k + g, NULL, s + g);
-            moment(&s[g], is_double, w->centred, &(double){k[g]}, &m[g]);
+                sums(w, nth(w, at, g).at, 1, 0, w->plan->runs, k + g, NULL, NULL, s);
+            moment(s, cols ? g : 0, is_double, w->centred, &(double){k[g]}, &m[g]);
         }
     for (ptrdiff_t g = 0; g < count && is_double; g++)
         if (!isfinite(m[g].m2)) /* not finite, or only its squares */
             m[g] = exact_moment(w, nth(w, at, g).at);
+}
+
+void take(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, Moment *m)
+{
+    const int is_double = w->t->dtype == F64, cols = w->plan->form == COLS;
+    double k[TILE];
+    Sums s;
+    for (ptrdiff_t g = 0; g < count || (cols && g % LANES); g++) /* columns come in whole lanes */
+        k[g] = g < count && is_double && w->centred ? sample(w, nth(w, at, g).at) : 0;
+    sums(w, at, count, 0, w->plan->runs, k, NULL, NULL, &s);
+    settle(w, at, count, k, &s, m);
 }

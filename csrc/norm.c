@@ -1,7 +1,6 @@
-/* The table of norms, and the two drivers. */
+/* The table of norms: which elements share; a job as a plan and items of work. */
 #include "norm.h"
 #include "cpu.h"
-#include "threads.h"
 #include "work.h"
 #include <math.h>
 #include <stdint.h>
@@ -170,101 +169,26 @@ static int parameters_of(Work *w, ptrdiff_t n, void **owned)
     return 0;
 }
 
-/* ---- drivers ------------------------------------------------------------------------- */
-
-typedef struct {
-    const Work *w;
-    Moment *moments;   /* by STAT; NULL: not wanted */
-    const Fold *folds; /* by_phase; by STAT, or by PARAM where the statistics are given */
-    int by;
-} Drive;
-
-/* Takes an item's moments, and, by_group, applies them while the data are still near. */
-static void take_item(void *context, ptrdiff_t item)
+/* Groups that are applied while as many others are taken; 0: each item is taken, then applied. Long
+ * rows come by several, for their parameters to be near for all of them. */
+static ptrdiff_t turn_of(const Work *w, const Plan *p)
 {
-    const Drive *d = context;
-    const Work *w = d->w;
-    Moment m[TILE];
-    Fold f[TILE];
-    ptrdiff_t at[STEPS];
-    const ptrdiff_t count = item_groups(w, item, at), step = across(w->plan)->step[STAT];
-    take(w, at, count, m);
-    for (ptrdiff_t g = 0; d->moments && g < count; g++)
-        d->moments[at[STAT] + g * step] = m[g];
-    if (!w->t->y || w->blended)
-        return;
-    for (ptrdiff_t g = 0; g < count; g++)
-        f[g] = fold(w, &m[g]);
-    apply(w, at, count, f);
-}
-
-/* After a take in reverse: what was taken last is still near. */
-static void apply_item(void *context, ptrdiff_t item)
-{
-    const Drive *d = context;
-    const Work *w = d->w;
-    Fold f[TILE];
-    ptrdiff_t at[STEPS];
-    const ptrdiff_t count = item_groups(w, d->by == STAT ? w->items - 1 - item : item, at);
-    for (ptrdiff_t g = 0; g < count; g++)
-        f[g] = d->folds[at[d->by] + g * across(w->plan)->step[d->by]];
-    apply(w, at, count, f);
-}
-
-/* Each item's groups are taken, folded and applied before the next. */
-static int by_group(const Work *w)
-{
+    enum { NEAR = 8192, FAR = 1 << 14, MOST = 64 };
     const Job *job = w->job;
-    Moment *own = NULL, *moments = job->moments;
-    if (job->channels && !moments &&
-        !(moments = own = malloc((size_t)w->plan->groups * sizeof *own)))
-        return -1;
-    parallel(w->items, take_item, &(Drive){w, moments, NULL, STAT});
-    if (job->channels) {
-        const Grid g = grid(job, w->plan->groups);
-        report(w, &g, moments, job->channels);
-    }
-    free(own);
-    return 0;
-}
-
-/* Switchable: the instance moments, blended. */
-static int blend_all(const Work *w, const Grid *g, Fold *folds)
-{
-    const Job *job = w->job;
-    Moment *own = malloc((size_t)w->plan->groups * sizeof *own);
-    if (!own)
-        return -1;
-    parallel(w->items, take_item, &(Drive){w, own, NULL, STAT});
-    for (ptrdiff_t i = 0; job->moments && i < w->plan->groups; i++)
-        job->moments[i] = own[i];
-    const int e = blend_units(w, own);
-    const int failed = blend(w, g, own, e, folds, job->channels);
-    free(own);
-    return failed;
-}
-
-/* Statistics of all groups first, then every group is applied. */
-static int by_phase(const Work *w)
-{
-    const Job *job = w->job;
-    const int blended = w->blended;
-    const Grid g = grid(job, w->plan->groups);
-    Fold *folds = malloc((size_t)(blended ? w->plan->groups : g.channels) * sizeof *folds);
-    int failed = !folds;
-    if (!failed && blended)
-        failed = blend_all(w, &g, folds);
-    else if (!failed)
-        fold_given(w, g.channels, folds);
-    if (!failed && job->t.y)
-        parallel(w->items, apply_item, &(Drive){w, NULL, folds, blended ? STAT : PARAM});
-    free(folds);
-    return failed ? -1 : 0;
+    const ptrdiff_t total = p->runs * p->n, near = NEAR / total;
+    const ptrdiff_t least = w->vector && total <= FAR ? 4 : 1;
+    const ptrdiff_t most = p->run[0].step[PARAM] ? KEPT : MOST;
+    const ptrdiff_t turn = near < least ? least : near > most ? most : near;
+    const int fits = 2 * turn * total * itemsize(job->t.dtype) <= cpu_stream_bytes();
+    const int piped = p->form == ROWS && !p->pack && job->t.dtype != F64 && job->t.y && !job->t.g;
+    const int own = w->vector && across(p)->step[PARAM]; /* parameters along each one's elements */
+    return piped && fits && !own && !w->blended && !job->given_mean ? turn : 0;
 }
 
 int work_open(Work *w, Plan *plan, const Job *job, void **owned)
 {
     enum { NEAR = 3072 }; /* elements of an item of rows: x and y together stay in L1 */
+    enum { TURNS = 16 };
     Loop axes[MAXLOOPS + 1];
     char shared[MAXLOOPS + 1];
     const int channels = table[job->kind].channels;
@@ -290,28 +214,10 @@ int work_open(Work *w, Plan *plan, const Job *job, void **owned)
     w->stream = job->t.y && job->t.y != job->t.x && !plan->pack &&
                 bytes * (job->t.g ? 3 : 2) > cpu_stream_bytes();
     const ptrdiff_t near = NEAR / (plan->runs * plan->n);
-    make_items(w, plan->form == COLS || near > TILE ? TILE : near < 1 ? 1 : near);
+    w->turn = turn_of(w, plan);
+    make_items(w, w->turn                             ? w->turn * TURNS
+                  : plan->form == COLS || near > TILE ? TILE
+                  : near < 1                          ? 1
+                                                      : near);
     return 0;
-}
-
-int norm_forward(const Job *job)
-{
-    Plan plan;
-    Work w;
-    void *owned;
-    if (work_open(&w, &plan, job, &owned) < 0)
-        return -1;
-    if (plan.groups * plan.runs * plan.n == 0) {
-        for (ptrdiff_t g = 0; job->moments && g < plan.groups; g++)
-            job->moments[g] = (Moment){0};
-        for (ptrdiff_t c = 0; job->channels && c < job->t.shape[job->axis]; c++)
-            job->channels[c] = (ChannelStat){.keep = 1};
-        return 0;
-    }
-    const FpState saved = fp_enter();
-    const int failed = w.blended || job->given_mean ? by_phase(&w) : by_group(&w);
-    cpu_stream_end();
-    fp_leave(saved);
-    free(owned);
-    return failed;
 }

@@ -9,41 +9,60 @@ static const double *weights(const Work *w, ptrdiff_t param)
     return w->vector ? w->wide + param : NULL;
 }
 
+/* Bytes from what is taken to what is asked for: so many are under way. */
+static ptrdiff_t ahead_of(const Plan *p, ptrdiff_t size)
+{
+    enum { AHEAD = 8192 };
+    const ptrdiff_t bytes = p->n * size,
+                    step = p->runs > 1 ? p->run[0].step[X] : across(p)->step[X];
+    return bytes < AHEAD ? (AHEAD / bytes + 1) * step : AHEAD;
+}
+
+/* A block of each group, x at its start, while other groups are applied: run by run where each run
+ * has parameters of its own. */
+static void sweep(const Work *w, const Piece *c, Walk x, const double *k, Applying *meanwhile,
+                  double *sums)
+{
+    const Plan *p = w->plan;
+    const ptrdiff_t each = meanwhile && p->run[0].step[PARAM] ? 1 : c->runs;
+    double lanes[KEPT * 2 * LANES];
+    if (!p->pack)
+        x.ahead = ahead_of(p, itemsize(w->t->dtype));
+    for (ptrdiff_t run = 0; run < c->runs; run += each, x.at += x.run) {
+        const Applied a = meanwhile ? applied_rows(w, meanwhile, c->run + run, c->i) : (Applied){0};
+        const Taken t = {x, c->count, k, lanes, run > 0, run + each < c->runs, sums};
+        w->rows->sweep_rows(&a, &t, c->n, each);
+    }
+}
+
 /* A block of each of an item's groups; a group's step is its runs in scratch, or in memory. */
 static void sum_rows(const Work *w, const Piece *c, const double *k, const Weighing *by,
-                     ptrdiff_t param, double *sums, double *included)
+                     ptrdiff_t param, Applying *meanwhile, double *sums, double *included)
 {
     const Plan *p = w->plan;
     const Tensors *t = w->t;
     const Loop *row = across(p), *run = &p->run[0];
     const ptrdiff_t size = arithsize(t->dtype),
                     x_at = c->at[X] + c->run * run->step[X] + c->i * itemsize(t->dtype);
-    const int alike =
-        t->y && !w->stream && run->step[Y] == run->step[X] && row->step[Y] == row->step[X];
     Walk x = {t->x + x_at, row->step[X], run->step[X], 0},
          g = {t->g, row->step[G], run->step[G], 0};
     Scratch xs, gs;
-    ptrdiff_t to = 0;
     if (p->pack) {
         x = g = (Walk){xs.bytes, c->runs * c->n * size, c->n * size, 0};
         move(w, IN, c, &xs, k, included);
         g.at = gs.bytes;
         if (by)
             move(w, GRAD, c, &gs, NULL, NULL);
-    } else {
-        if (alike)
-            to = (ptrdiff_t)((uintptr_t)(t->y + c->at[Y]) - (uintptr_t)(t->x + c->at[X]));
-        if (by) {
-            g.at += c->at[G] + c->run * run->step[G] + c->i * size;
-            x.ahead = p->runs > 1 ? x.run : x.step * c->count;
-            g.ahead = p->runs > 1 ? g.run : g.step * c->count;
-        }
+    } else if (by) {
+        g.at += c->at[G] + c->run * run->step[G] + c->i * size;
+        x.ahead = p->runs > 1 ? x.run : x.step * c->count;
+        g.ahead = p->runs > 1 ? g.run : g.step * c->count;
     }
     if (by)
         w->kernels->dots_rows(&x, &g, c->count, c->n, c->runs, &by->about, weights(w, param),
                               by->params ? by->params + param : NULL, by->pitch, sums);
     else
-        w->rows->take_rows(x.at, x.step, c->count, c->n, x.run, c->runs, k, sums, to);
+        sweep(w, c, x, k, meanwhile, sums);
 }
 
 /* Rows of columns that are taken together. */
@@ -95,21 +114,38 @@ static void sum_cols(const Work *w, const Piece *c, const double *k, const Weigh
         w->kernels->fold_cols(lanes, width, sums);
 }
 
+/* One by one, as rows were summed: a load of several would wait until their stores, and all before,
+ * have left for the cache. */
+static void join_all(ptrdiff_t count, const double *block, double *hi, double *lo)
+{
+    for (ptrdiff_t g = 0; g < count; g++) {
+        Two t = {hi[g], lo[g]};
+        join(&t, block[g]);
+        hi[g] = t.hi;
+        lo[g] = t.lo;
+        __asm__ volatile("" ::: "memory");
+    }
+}
+
 /* Where a weight runs along the elements, a block is of one run. */
 void sums(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, ptrdiff_t first,
-          ptrdiff_t nruns, const double *k, const Weighing *by, Sums *to)
+          ptrdiff_t nruns, const double *k, const Weighing *by, Applying *meanwhile, Sums *to)
 {
     const Plan *p = w->plan;
     const ptrdiff_t per = by && p->vector ? 1 : p->per, last = first + nruns;
     _Alignas(64) double lanes[2 * LANES * PITCH], block[2 * TILE], included[TILE];
+    const int whole = nruns <= per && p->n <= p->block;
+    double *sum = whole ? to->hi[0] : block;
     const ptrdiff_t longest = p->n < p->block ? p->n : p->block;
     const int at_once = !by && (per == 1 || nruns == 1) && longest <= strip_of(p, count);
     if (p->form == COLS && !at_once)
         memset(lanes, 0, sizeof lanes);
     if (w->t->mask)
         memset(included, 0, sizeof included);
-    for (ptrdiff_t g = 0; g < count; g++)
-        to[g] = (Sums){.count = (double)(nruns * p->n)};
+    for (ptrdiff_t g = 0; g < count; g++) {
+        to->count[g] = (double)(nruns * p->n);
+        to->hi[0][g] = to->lo[0][g] = to->hi[1][g] = to->lo[1][g] = 0;
+    }
     for (ptrdiff_t run = first; run < last; run += per)
         for (ptrdiff_t i = 0; i < p->n; i += p->block) {
             const ptrdiff_t runs = last - run < per ? last - run : per,
@@ -121,14 +157,12 @@ void sums(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, ptrdiff_t f
                 here[PARAM] += i;
             }
             if (p->form == COLS)
-                sum_cols(w, &c, k, by, here[PARAM], at_once ? NULL : lanes, block, included);
+                sum_cols(w, &c, k, by, here[PARAM], at_once ? NULL : lanes, sum, included);
             else
-                sum_rows(w, &c, k, by, here[PARAM], block, included);
-            for (ptrdiff_t g = 0; g < count; g++) {
-                join(&to[g].r, block[g]);
-                join(&to[g].q, block[TILE + g]);
-            }
+                sum_rows(w, &c, k, by, here[PARAM], meanwhile, sum, included);
+            for (int o = 0; o < 2 && !whole; o++)
+                join_all(count, block + o * TILE, to->hi[o], to->lo[o]);
         }
     for (ptrdiff_t g = 0; w->t->mask && g < count; g++)
-        to[g].count = included[g];
+        to->count[g] = included[g];
 }

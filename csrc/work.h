@@ -18,6 +18,7 @@ typedef struct {
     const Kernels *kernels, *rows; /* rows: of x as it is walked, which is scratch if packed */
     int centred, blended;          /* as the table of norms has it */
     ptrdiff_t batch;               /* groups of an item at most; of a norm, <= TILE */
+    ptrdiff_t turn;                /* of a pipeline: groups of a turn, an item has several; or 0 */
     ptrdiff_t items, tiles;        /* tiles: items along the innermost kept loop */
     int vector;                /* weight and bias run along the elements of a run: both are there */
     const void *weight, *bias; /* of the arithmetic type; NULL: 1, 0 */
@@ -150,6 +151,27 @@ typedef enum { IN, GRAD, OUT } Direction;
 void move(const Work *, Direction, const Piece *, void *scratch, const double *fill,
           double *included);
 
+enum { KEPT = 16 }; /* groups whose lanes are kept from run to run */
+
+/* What a run of each group is made with: Affine's rows of `count` values, and hi again. */
+enum { HI, LO, SCALE, SHIFT, SLOPE, WEIGHT, ROWS_OF_PARAMS };
+typedef struct {
+    _Alignas(64) double values[ROWS_OF_PARAMS * TILE]; /* of the arithmetic type */
+    double fill[TILE];
+} Params;
+
+/* Neighbouring groups that are being applied, and what their runs are made with from param on; -1:
+ * nothing yet. */
+typedef struct {
+    const ptrdiff_t *at;
+    ptrdiff_t count;
+    const Fold *f;
+    ptrdiff_t param;
+    Params params;
+    Affine affine;
+    Lines *lines;
+} Applying;
+
 /* How a gradient is summed: about what, and, where weights run along the elements, into which sums
  * of theirs. */
 typedef struct {
@@ -158,20 +180,22 @@ typedef struct {
     ptrdiff_t pitch;
 } Weighing;
 
-/* sums.c: of `nruns` runs from `first` on of each of an item's groups: the included elements, and
- * sum d and sum d * d, d = x - k; or the sums of kernel dots_rows. In COLS what they are about is
- * there for a whole number of LANES. */
-typedef struct {
-    double count;
-    Two r, q;
-} Sums;
+/* sums.c: of `nruns` runs from `first` on of each of an item's groups: sum d and sum d * d, d = x - k; or the sums of kernel dots_rows. In COLS what they are about is
+ * there for a whole number of LANES. Meanwhile other groups may be applied, run for run; of those
+ * that are left over nothing is taken. */
 void sums(const Work *, const ptrdiff_t at[STEPS], ptrdiff_t count, ptrdiff_t first,
-          ptrdiff_t nruns, const double *k, const Weighing *, Sums *);
+          ptrdiff_t nruns, const double *k, const Weighing *, Applying *meanwhile, Sums *);
 
-/* moments.c: the moments of an item's groups. */
+/* moments.c: the moments of an item's groups; from their sums about k. */
 void take(const Work *, const ptrdiff_t at[STEPS], ptrdiff_t count, Moment *);
+void settle(const Work *, const ptrdiff_t at[STEPS], ptrdiff_t count, double *k, Sums *, Moment *);
 /* apply.c: normalises an item's groups, or makes their dx. */
 void apply(const Work *, const ptrdiff_t at[STEPS], ptrdiff_t count, const Fold *);
+/* Can the arithmetic type carry them all? */
+int all_carried(const Work *, const ptrdiff_t at[STEPS], ptrdiff_t count, const Fold *);
+void applying(Applying *, const ptrdiff_t at[STEPS], ptrdiff_t count, const Fold *, Lines *);
+/* Rows of floats: elements i .. of runs run .. of the groups that are being applied. */
+Applied applied_rows(const Work *, Applying *, ptrdiff_t run, ptrdiff_t i);
 
 /* dots.c: sum g and sum g * xhat of a unit of a group: all runs of one weight, which then is left
  * out; or the group, where the weight runs along it. */

@@ -90,10 +90,35 @@ INLINE void place_vd(int stream, double *p, vd v)
 #define set_one_f32 (float)
 #define set_one_f64 (double)
 enum { STREAM_MIN = 64 }; /* elements of a run whose lines are worth it */
+enum { NEXT = 4096 };     /* bytes from what is stored to what is asked for */
 /* Bytes from p to the next cache line. */
 INLINE ptrdiff_t to_line(const void *p)
 {
-    return (ptrdiff_t)(-(uintptr_t)p % 64);
+    return (ptrdiff_t)(-(uintptr_t)p % LINE);
+}
+INLINE void stream_line(char *to, const char *from)
+{
+    UNROLL
+    for (int i = 0; i < LINE; i += VB)
+        stream_vf((float *)(void *)(to + i), load_vf((const float *)(const void *)(from + i)));
+}
+
+/* DW doubles that have just been stored one by one: a load of them all would wait until they, and
+ * every store before, have left for the cache. */
+INLINE vd collect_vd(const double *p)
+{
+#if defined(__SSE2__)
+    vd v;
+    UNROLL
+    for (int j = 0; j < DW; j++) {
+        double d = p[j];
+        __asm__("" : "+x"(d)); /* else they would become one load again */
+        v[j] = d;
+    }
+    return v;
+#else
+    return load_vd(p);
+#endif
 }
 
 /* DW elements as doubles. */
@@ -185,6 +210,18 @@ INLINE vd sqrt_vd(vd v)
     for (int i = 0; i < DW; i++)
         v[i] = sqrt(v[i]);
     return v;
+#endif
+}
+
+/* Rounded to float, as doubles. */
+INLINE vd nearest_float(vd v)
+{
+#if defined(__AVX2__)
+    return (vd)_mm256_cvtps_pd(_mm256_cvtpd_ps((__m256d)v));
+#elif defined(__SSE2__)
+    return (vd)_mm_cvtps_pd(_mm_cvtpd_ps((__m128d)v));
+#else
+    return __builtin_convertvector(__builtin_convertvector(v, vh), vd);
 #endif
 }
 
