@@ -62,7 +62,7 @@ static void finish(const Drive *d, Batch *b, double *k, Sums *s)
     const Finish how = {n, w->job->eps, l.far, l.least, l.most, w->centred};
     Statistics to;
     Moment m[TILE];
-    const int quick = w->kernels->finish(s, b->count, &how, &to);
+    const int quick = w->t->dtype != F64 && w->kernels->finish(s, b->count, &how, &to);
     if (!quick)
         settle(w, b->at, b->count, k, s, m);
     for (ptrdiff_t g = 0; g < b->count; g++)
@@ -83,8 +83,7 @@ static void turn(const Drive *d, const Batch *a, Batch *b, Lines *lines)
     Sums s;
     Applying meanwhile;
     applying(&meanwhile, a->at, a->count, a->f, lines);
-    for (ptrdiff_t g = 0; g < b->count; g++)
-        k[g] = 0;
+    shifts(w, b->at, b->count, k);
     if (!a->plain)
         apply(w, a->at, a->count, a->f);
     sums(w, b->at, b->count, 0, w->plan->runs, k, NULL, a->plain ? &meanwhile : NULL, &s);

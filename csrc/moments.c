@@ -77,13 +77,18 @@ void settle(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, double *k
             m[g] = exact_moment(w, nth(w, at, g).at);
 }
 
-void take(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, Moment *m)
+void shifts(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, double *k)
 {
     const int is_double = w->t->dtype == F64, cols = w->plan->form == COLS;
-    double k[TILE];
-    Sums s;
     for (ptrdiff_t g = 0; g < count || (cols && g % LANES); g++) /* columns come in whole lanes */
         k[g] = g < count && is_double && w->centred ? sample(w, nth(w, at, g).at) : 0;
+}
+
+void take(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, Moment *m)
+{
+    double k[TILE];
+    Sums s;
+    shifts(w, at, count, k);
     sums(w, at, count, 0, w->plan->runs, k, NULL, NULL, &s);
     settle(w, at, count, k, &s, m);
 }

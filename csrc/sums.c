@@ -15,7 +15,7 @@ static ptrdiff_t ahead_of(const Plan *p, ptrdiff_t size)
     enum { AHEAD = 8192 };
     const ptrdiff_t bytes = p->n * size,
                     step = p->runs > 1 ? p->run[0].step[X] : across(p)->step[X];
-    return bytes < AHEAD ? (AHEAD / bytes + 1) * step : AHEAD;
+    return bytes < AHEAD ? (AHEAD / bytes + 1) * step : bytes < 4 * AHEAD ? step : AHEAD;
 }
 
 /* A block of each group, x at its start, while other groups are applied: run by run where each run

@@ -186,8 +186,10 @@ typedef struct {
 void sums(const Work *, const ptrdiff_t at[STEPS], ptrdiff_t count, ptrdiff_t first,
           ptrdiff_t nruns, const double *k, const Weighing *, Applying *meanwhile, Sums *);
 
-/* moments.c: the moments of an item's groups; from their sums about k. */
+/* moments.c: the moments of an item's groups; about what k they are summed first, and the moments
+ * from these sums. */
 void take(const Work *, const ptrdiff_t at[STEPS], ptrdiff_t count, Moment *);
+void shifts(const Work *, const ptrdiff_t at[STEPS], ptrdiff_t count, double *k);
 void settle(const Work *, const ptrdiff_t at[STEPS], ptrdiff_t count, double *k, Sums *, Moment *);
 /* apply.c: normalises an item's groups, or makes their dx. */
 void apply(const Work *, const ptrdiff_t at[STEPS], ptrdiff_t count, const Fold *);
