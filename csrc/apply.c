@@ -13,29 +13,40 @@ void applying(Applying *a, const ptrdiff_t at[STEPS], ptrdiff_t count, const Fol
 }
 
 /* rstd * weight is rounded once where the weight is constant along the run. */
-static void set_params(const Work *w, Applying *a, ptrdiff_t param)
+static inline void fill_params(int f64, const Work *w, Applying *a, ptrdiff_t param)
 {
     const ptrdiff_t step = across(w->plan)->step[PARAM], count = a->count;
     const void *weights = w->vector ? NULL : w->weight, *bias = w->vector ? NULL : w->bias;
     const int gradient = w->t->g != NULL;
     void *values = a->params.values;
-    if (param == a->param)
-        return;
-    a->param = param;
     for (ptrdiff_t g = 0; g < count; g++, param += step) {
         const Fold *f = &a->f[g];
-        const double weight = parameter(w, weights, param, 1);
-        put(w, values, g + HI * count, f->hi);
-        put(w, values, g + LO * count, f->lo);
-        put(w, values, g + SCALE * count, gradient ? f->rstd : f->rstd * weight);
-        put(w, values, g + SHIFT * count, gradient ? f->mean : parameter(w, bias, param, 0));
+        const double weight = weights ? get_as(f64, weights, param) : 1;
+        const double shift = bias ? get_as(f64, bias, param) : 0;
+        put_as(f64, values, g + HI * count, f->hi);
+        put_as(f64, values, g + LO * count, f->lo);
+        put_as(f64, values, g + SCALE * count, gradient ? f->rstd : f->rstd * weight);
+        put_as(f64, values, g + SHIFT * count, gradient ? f->mean : shift);
         if (gradient) {
-            put(w, values, g + SLOPE * count, f->slope * f->rstd);
-            put(w, values, g + WEIGHT * count, weight);
+            put_as(f64, values, g + SLOPE * count, f->slope * f->rstd);
+            put_as(f64, values, g + WEIGHT * count, weight);
         }
         if (w->plan->pack)
             a->params.fill[g] = f->hi;
     }
+}
+
+static void set_params(const Work *w, Applying *a, ptrdiff_t param)
+{
+    const ptrdiff_t count = a->count;
+    void *values = a->params.values;
+    if (param == a->param)
+        return;
+    a->param = param;
+    if (w->t->dtype == F64)
+        fill_params(1, w, a, param);
+    else
+        fill_params(0, w, a, param);
     a->affine = (Affine){.hi = values,
                          .lo = parameters(w, values, LO * count),
                          .scale = parameters(w, values, SCALE * count),
@@ -159,20 +170,18 @@ static void apply_fast(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count
 }
 
 /* Do scale and shift of a group's runs stay in the type's range? An overflow could come back by
- * the bias, and a subnormal scale has lost digits. */
+ * the bias, and a subnormal scale has lost digits. Kernels of halves know no NaN but those of x. */
 static int parameters_carry(const Work *w, const Fold *f, ptrdiff_t param)
 {
     const Plan *p = w->plan;
     const ptrdiff_t step = p->nrun ? p->run[p->nrun - 1].step[PARAM] : 0;
     const Limits l = limits(w);
-    if (w->t->g)
-        return 1; /* fold_dots has seen to it */
-    if (w->vector || (!w->weight && !w->bias))
-        return !w->far;
+    const int half = w->t->dtype < F32;
     for (ptrdiff_t run = 0; run < (step ? p->runs : 1); run++, param += step) {
-        const double scale = fabs(f->rstd * parameter(w, w->weight, param, 1));
-        if ((scale != 0 && scale < l.least) || scale > l.most ||
-            fabs(parameter(w, w->bias, param, 0)) >= l.far)
+        const double weight = parameter(w, w->weight, param, 1), scale = fabs(f->rstd * weight);
+        const double shift = fabs(parameter(w, w->bias, param, 0));
+        if ((scale != 0 && scale < l.least) || scale > l.most || shift >= l.far ||
+            (half && (weight != weight || shift != shift)))
             return 0;
     }
     return 1;
@@ -184,9 +193,10 @@ static ptrdiff_t stretch(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t cou
                          ptrdiff_t g)
 {
     const ptrdiff_t step = across(w->plan)->step[PARAM], most = w->vector && step ? 1 : count;
+    const int known = w->t->g || w->vector || (!w->weight && !w->bias); /* fold_dots, w->far */
     ptrdiff_t n = 0;
-    while (g + n < count && n < most && !f[g + n].exact &&
-           parameters_carry(w, &f[g + n], at[PARAM] + (g + n) * step))
+    while (g + n < count && n < most && !f[g + n].exact && !w->far &&
+           (known || parameters_carry(w, &f[g + n], at[PARAM] + (g + n) * step)))
         n++;
     return n;
 }

@@ -58,8 +58,10 @@ static void finish(const Drive *d, Batch *b, double *k, Sums *s)
 {
     const Work *w = d->w;
     const Limits l = limits(w);
-    const double n = (double)(w->plan->runs * w->plan->n);
-    const Finish how = {n, w->job->eps, l.far, l.least, l.most, w->centred};
+    const Plan *p = w->plan;
+    const double n = (double)(p->runs * p->n);
+    const int joined = p->runs > p->per || p->n > p->block;
+    const Finish how = {n, w->job->eps, l.far, l.least, l.most, w->centred, joined};
     Statistics to;
     Moment m[TILE];
     const int quick = w->t->dtype != F64 && w->kernels->finish(s, b->count, &how, &to);
@@ -70,7 +72,7 @@ static void finish(const Drive *d, Batch *b, double *k, Sums *s)
             quick ? (Fold){.hi = to.hi[g], .lo = to.lo[g], .rstd = to.rstd[g]} : fold(w, &m[g]);
     for (ptrdiff_t g = 0, at = b->at[STAT]; d->moments && g < b->count; g++) {
         d->moments[at] = quick ? (Moment){n, to.mean[g], 0, to.m2[g]} : m[g];
-        at += across(w->plan)->step[STAT];
+        at += across(p)->step[STAT];
     }
     b->plain = all_carried(w, b->at, b->count, b->f);
 }

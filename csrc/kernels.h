@@ -79,7 +79,7 @@ typedef struct {
  * 1 / sqrt of the variance and eps. Beyond these limits that type does not carry them. */
 typedef struct {
     double n, eps, far, least, most;
-    int centred;
+    int centred, joined; /* the sums have second words */
 } Finish;
 typedef struct {
     double mean[TILE], m2[TILE], hi[TILE], lo[TILE], rstd[TILE];

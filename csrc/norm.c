@@ -173,7 +173,7 @@ static int parameters_of(Work *w, ptrdiff_t n, void **owned)
  * rows come by several, for their parameters to be near for all of them. */
 static ptrdiff_t turn_of(const Work *w, const Plan *p)
 {
-    enum { NEAR = 8192, FAR = 1 << 14, MOST = 64 };
+    enum { NEAR = 8192, FAR = 1 << 14, MOST = 128 };
     const Job *job = w->job;
     const ptrdiff_t total = p->runs * p->n, near = NEAR / total;
     const ptrdiff_t least = w->vector && total <= FAR ? 4 : 1;

@@ -113,17 +113,27 @@ typedef union {
 } Scratch;
 
 /* Values of the arithmetic type. */
+static inline double get_as(int f64, const void *values, ptrdiff_t i)
+{
+    return f64 ? ((const double *)values)[i] : (double)((const float *)values)[i];
+}
+
+static inline void put_as(int f64, void *values, ptrdiff_t i, double value)
+{
+    if (f64)
+        ((double *)values)[i] = value;
+    else
+        ((float *)values)[i] = (float)value;
+}
+
 static inline double get(const Work *w, const void *values, ptrdiff_t i)
 {
-    return w->t->dtype == F64 ? ((const double *)values)[i] : (double)((const float *)values)[i];
+    return get_as(w->t->dtype == F64, values, i);
 }
 
 static inline void put(const Work *w, void *values, ptrdiff_t i, double value)
 {
-    if (w->t->dtype == F64)
-        ((double *)values)[i] = value;
-    else
-        ((float *)values)[i] = (float)value;
+    put_as(w->t->dtype == F64, values, i, value);
 }
 
 /* One parameter, or the place of a vector of them. */

@@ -41,11 +41,15 @@ INLINE vf widen_vector_bf16(vs h)
     return (vf)(widen_bits(h) << 16);
 }
 
+INLINE vu nearest_bf16(vf v)
+{
+    const vu u = (vu)v;
+    return u + 0x7fff + ((u >> 16) & 1);
+}
 INLINE vs narrow_vector_bf16(vf v)
 {
     const vu u = (vu)v, nan = (vu)(v != v);
-    const vu even = u + 0x7fff + ((u >> 16) & 1);
-    return narrow_bits(((even & ~nan) | ((u | 0x400000) & nan)) >> 16);
+    return narrow_bits(((nearest_bf16(v) & ~nan) | ((u | 0x400000) & nan)) >> 16);
 }
 
 #ifdef __F16C__
@@ -104,9 +108,11 @@ INLINE void set_f16(int stream, uint16_t *p, vf v)
 {
     place_half(stream, p, narrow_vector_f16(v));
 }
+/* A NaN comes of one that is made of nothing (or of a bfloat16, which is the same), so that its lower
+ * half is 0 and rounding leaves it alone. */
 INLINE void set_bf16(int stream, uint16_t *p, vf v)
 {
-    place_half(stream, p, narrow_vector_bf16(v));
+    place_half(stream, p, narrow_bits(nearest_bf16(v) >> 16));
 }
 
 INLINE float get_one_f16(uint16_t h)
@@ -126,29 +132,52 @@ INLINE uint16_t set_one_bf16(float v)
     return narrow_vector_bf16((vf){v})[0];
 }
 
-INLINE vd widen_f16(const uint16_t *p)
+INLINE void widen_halves(vf v, vd x[2])
 {
-    const __m128i h = _mm_loadl_epi64((const __m128i *)(const void *)p);
-    return (vd)_mm256_cvtps_pd(_mm_cvtph_ps(h));
+    x[0] = (vd)_mm256_cvtps_pd(_mm256_castps256_ps128((__m256)v));
+    x[1] = (vd)_mm256_cvtps_pd(_mm256_extractf128_ps((__m256)v, 1));
 }
-INLINE vd widen_bf16(const uint16_t *p)
+
+#define lane_f16 lane_f32
+#define fold_f16 fold_lanes
+INLINE void widen_all_f16(const uint16_t *p, vd x[NV])
 {
-    const __m128i h = _mm_loadl_epi64((const __m128i *)(const void *)p);
-    return (vd)_mm256_cvtps_pd(_mm_castsi128_ps(_mm_slli_epi32(_mm_cvtepu16_epi32(h), 16)));
+    widen_halves(get_f16(p), x);
+    widen_halves(get_f16(p + FW), x + 2);
 }
-INLINE vd widen_part_f16(const uint16_t *p, ptrdiff_t m)
+
+/* Even places, then odd ones: a shift or a mask makes either a float. */
+INLINE vl lane_bf16(int j)
 {
-    uint16_t part[DW] = {0};
-    for (ptrdiff_t i = 0; i < m && i < DW; i++)
+    const vl lane = LANE_NUMBERS;
+    return 2 * lane + (j & 1) * 8 + (j >> 1);
+}
+INLINE void widen_all_bf16(const uint16_t *p, vd x[NV])
+{
+    vu pairs;
+    memcpy(&pairs, p, sizeof pairs);
+    widen_halves((vf)(pairs << 16), x);
+    widen_halves((vf)(pairs & 0xffff0000), x + 2);
+}
+INLINE double fold_bf16(const vd *lanes)
+{
+    const vd even = lanes[0] + lanes[1], odd = lanes[2] + lanes[3];
+    return ((even[0] + even[2]) + (even[1] + even[3])) + ((odd[0] + odd[2]) + (odd[1] + odd[3]));
+}
+
+INLINE void widen_some_f16(const uint16_t *p, ptrdiff_t n, vd x[NV])
+{
+    uint16_t part[LANES] = {0};
+    for (ptrdiff_t i = 0; i < n; i++)
         part[i] = p[i];
-    return widen_f16(part);
+    widen_all_f16(part, x);
 }
-INLINE vd widen_part_bf16(const uint16_t *p, ptrdiff_t m)
+INLINE void widen_some_bf16(const uint16_t *p, ptrdiff_t n, vd x[NV])
 {
-    uint16_t part[DW] = {0};
-    for (ptrdiff_t i = 0; i < m && i < DW; i++)
+    uint16_t part[LANES] = {0};
+    for (ptrdiff_t i = 0; i < n; i++)
         part[i] = p[i];
-    return widen_bf16(part);
+    widen_all_bf16(part, x);
 }
 #endif
 #endif

@@ -166,6 +166,39 @@ INLINE vd widen_part_f32(const float *p, ptrdiff_t m)
 #endif
 }
 
+/* As kernels of rows take them: sixteen elements, the first n of them, their places, which are those
+ * of the lanes. */
+INLINE vl lane_f32(int j)
+{
+    const vl lane = LANE_NUMBERS;
+    return lane + j * DW;
+}
+INLINE void widen_all_f32(const float *p, vd x[NV])
+{
+    UNROLL
+    for (int j = 0; j < NV; j++)
+        x[j] = widen_f32(p + j * DW);
+}
+INLINE void widen_some_f32(const float *p, ptrdiff_t n, vd x[NV])
+{
+    UNROLL
+    for (int j = 0; j < NV; j++)
+        x[j] = widen_part_f32(p + j * DW, n - j * DW);
+}
+#define lane_f64 lane_f32
+INLINE void widen_all_f64(const double *p, vd x[NV])
+{
+    UNROLL
+    for (int j = 0; j < NV; j++)
+        x[j] = load_vd(p + j * DW);
+}
+INLINE void widen_some_f64(const double *p, ptrdiff_t n, vd x[NV])
+{
+    UNROLL
+    for (int j = 0; j < NV; j++)
+        x[j] = widen_part_f64(p + j * DW, n - j * DW);
+}
+
 /* q + a * b where the product is exact, so that fusing changes no bit. */
 INLINE vd add_exact(vd q, vd a, vd b)
 {
@@ -244,4 +277,6 @@ INLINE double fold_lanes(const vd *lanes)
     return d[0][0] + d[0][1];
 #endif
 }
+#define fold_f32 fold_lanes
+#define fold_f64 fold_lanes
 #endif
