@@ -172,8 +172,8 @@ static void lrn_rows(Bench *b)
         const void *window[5];
         for (ptrdiff_t j = 0; j < 5; j++)
             window[j] = b->x + (r + j) % b->rows * arith_row(b);
-        b->k->lrn_rows(b->x + r * arith_row(b), b->y + r * arith_row(b), N, window, 5, 1, 1e-4,
-                       POW_THREE_QUARTERS, &wide);
+        b->k->lrn_rows(b->x + r * arith_row(b), b->y + r * arith_row(b), N, window, 5, b->x, 0, 1,
+                       1e-4, POW_THREE_QUARTERS, &wide);
     }
 }
 

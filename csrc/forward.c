@@ -15,38 +15,6 @@ typedef struct {
     int by;
 } Drive;
 
-/* Takes an item's moments, and, by_group, applies them while the data are still near. */
-static void take_item(void *context, ptrdiff_t item)
-{
-    const Drive *d = context;
-    const Work *w = d->w;
-    Moment m[TILE];
-    Fold f[TILE];
-    ptrdiff_t at[STEPS];
-    const ptrdiff_t count = item_groups(w, item, at), step = across(w->plan)->step[STAT];
-    take(w, at, count, m);
-    for (ptrdiff_t g = 0; d->moments && g < count; g++)
-        d->moments[at[STAT] + g * step] = m[g];
-    if (!w->t->y || w->blended)
-        return;
-    for (ptrdiff_t g = 0; g < count; g++)
-        f[g] = fold(w, &m[g]);
-    apply(w, at, count, f);
-}
-
-/* After a take in reverse: what was taken last is still near. */
-static void apply_item(void *context, ptrdiff_t item)
-{
-    const Drive *d = context;
-    const Work *w = d->w;
-    Fold f[TILE];
-    ptrdiff_t at[STEPS];
-    const ptrdiff_t count = item_groups(w, d->by == STAT ? w->items - 1 - item : item, at);
-    for (ptrdiff_t g = 0; g < count; g++)
-        f[g] = d->folds[at[d->by] + g * across(w->plan)->step[d->by]];
-    apply(w, at, count, f);
-}
-
 /* Neighbouring groups on their way: taken and folded, to be applied. */
 typedef struct {
     ptrdiff_t at[STEPS], count;
@@ -64,7 +32,8 @@ static void finish(const Drive *d, Batch *b, double *k, Sums *s)
     const Finish how = {n, w->job->eps, l.far, l.least, l.most, w->centred, joined};
     Statistics to;
     Moment m[TILE];
-    const int quick = w->t->dtype != F64 && w->kernels->finish(s, b->count, &how, &to);
+    const int quick =
+        w->t->dtype != F64 && !w->t->mask && w->kernels->finish(s, b->count, &how, &to);
     if (!quick)
         settle(w, b->at, b->count, k, s, m);
     for (ptrdiff_t g = 0; g < b->count; g++)
@@ -75,6 +44,35 @@ static void finish(const Drive *d, Batch *b, double *k, Sums *s)
         at += across(p)->step[STAT];
     }
     b->plain = all_carried(w, b->at, b->count, b->f);
+}
+
+/* Takes an item's moments, and, by_group, applies them while the data are still near. */
+static void take_item(void *context, ptrdiff_t item)
+{
+    const Drive *d = context;
+    const Work *w = d->w;
+    double k[TILE];
+    Sums s;
+    Batch b;
+    b.count = item_groups(w, item, b.at);
+    shifts(w, b.at, b.count, k);
+    sums(w, b.at, b.count, 0, w->plan->runs, k, NULL, NULL, &s);
+    finish(d, &b, k, &s);
+    if (w->t->y && !w->blended)
+        apply(w, b.at, b.count, b.f);
+}
+
+/* After a take in reverse: what was taken last is still near. */
+static void apply_item(void *context, ptrdiff_t item)
+{
+    const Drive *d = context;
+    const Work *w = d->w;
+    Fold f[TILE];
+    ptrdiff_t at[STEPS];
+    const ptrdiff_t count = item_groups(w, d->by == STAT ? w->items - 1 - item : item, at);
+    for (ptrdiff_t g = 0; g < count; g++)
+        f[g] = d->folds[at[d->by] + g * across(w->plan)->step[d->by]];
+    apply(w, at, count, f);
 }
 
 /* Takes b while a is applied. */

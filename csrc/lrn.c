@@ -92,7 +92,7 @@ ptrdiff_t lrn_window(ptrdiff_t c, ptrdiff_t before, ptrdiff_t size, ptrdiff_t ch
 
 /* The row of channel c, all rows of its window at hand. */
 static void one_row(const Lrn *l, const ptrdiff_t at[STEPS], ptrdiff_t c, ptrdiff_t width,
-                    Scratch *scratch)
+                    const void *next, Scratch *scratch)
 {
     const Window *job = l->job;
     const Plan *p = l->w.plan;
@@ -106,7 +106,8 @@ static void one_row(const Lrn *l, const ptrdiff_t at[STEPS], ptrdiff_t c, ptrdif
     locate(p->inner, p->ninner, c, here);
     void *y = p->pack ? (void *)scratch : (void *)(l->w.t->y + here[Y]);
     if (!wide)
-        l->w.kernels->lrn_rows(x, y, width, window, end - from, job->k, l->alpha, l->power, &wide);
+        l->w.kernels->lrn_rows(x, y, width, window, end - from, next, l->w.stream, job->k, l->alpha,
+                               l->power, &wide);
     if (wide)
         wide_row(l, x, y, width, window, end - from);
     if (p->pack)
@@ -133,7 +134,8 @@ static void lrn_item(void *context, ptrdiff_t item)
                 move(&l->w, IN, &(Piece){at, width, 0, 1, read, 1}, l->ring + slot * pitch, NULL,
                      NULL);
         }
-        one_row(l, at, c, width, &scratch);
+        const ptrdiff_t step = read < p->n ? read : 0; /* or where it was */
+        one_row(l, at, c, width, l->w.t->x + at[X] + step * p->inner[0].step[X], &scratch);
     }
 }
 
@@ -175,6 +177,8 @@ int lrn_forward(const Window *job)
     l.power = lrn_power(job, l.alpha);
     l.slots = job->size < plan.n ? job->size : plan.n;
     const ptrdiff_t width = RING / arithsize(t->dtype) / l.slots / LANES * LANES;
+    l.w.stream = t->x != t->y && !plan.pack &&
+                 plan.groups * plan.n * itemsize(t->dtype) * 2 > cpu_stream_bytes();
     make_items(&l.w, width < LANES ? LANES : width > WIDTH ? WIDTH : width);
     const int own = plan.pack || t->x == t->y;
     l.rows = malloc((size_t)l.slots * 2 * sizeof *l.rows);
@@ -182,6 +186,7 @@ int lrn_forward(const Window *job)
     const int failed = !l.rows || (own && !l.ring);
     if (!failed)
         parallel(l.w.items, lrn_item, &l);
+    cpu_stream_end();
     fp_leave(saved);
     free(l.ring);
     free(l.rows);

@@ -20,6 +20,8 @@ typedef struct {
     ptrdiff_t batch;               /* groups of an item at most; of a norm, <= TILE */
     ptrdiff_t turn;                /* of a pipeline: groups of a turn, an item has several; or 0 */
     ptrdiff_t items, tiles;        /* tiles: items along the innermost kept loop */
+    ptrdiff_t lead;                /* by so much the first of them is shorter, for the others to
+                                      begin with a line of y */
     int vector;                /* weight and bias run along the elements of a run: both are there */
     const void *weight, *bias; /* of the arithmetic type; NULL: 1, 0 */
     const double *wide;        /* of a gradient with weights along a run: they, in double */
@@ -75,7 +77,10 @@ static inline void make_items(Work *w, ptrdiff_t batch)
 {
     const ptrdiff_t row = across(w->plan)->n;
     w->batch = batch;
-    w->tiles = (row + batch - 1) / batch;
+    w->lead = 0;
+    if (w->stream && w->plan->form == COLS)
+        w->lead = (ptrdiff_t)((uintptr_t)w->t->y % LINE) / itemsize(w->t->dtype);
+    w->tiles = (row + w->lead + batch - 1) / batch;
     w->items = w->plan->groups / row * w->tiles;
 }
 
@@ -83,11 +88,12 @@ static inline void make_items(Work *w, ptrdiff_t batch)
 static inline ptrdiff_t item_groups(const Work *w, ptrdiff_t item, ptrdiff_t at[STEPS])
 {
     const Plan *p = w->plan;
-    const ptrdiff_t first = item % w->tiles * w->batch, left = across(p)->n - first;
+    const ptrdiff_t tile = item % w->tiles, first = tile ? tile * w->batch - w->lead : 0;
+    const ptrdiff_t left = across(p)->n - first, most = tile ? w->batch : w->batch - w->lead;
     memset(at, 0, STEPS * sizeof *at);
     locate(p->kept, p->nkept - 1, item / w->tiles, at);
     locate(across(p), 1, first, at);
-    return left < w->batch ? left : w->batch;
+    return left < most ? left : most;
 }
 
 /* The place of the g-th group of an item. */
