@@ -30,7 +30,7 @@ void cpu_use(CpuLevel highest)
 }
 
 /* glibc counts all slices of an AMD's third level, of which a core sees one. */
-ptrdiff_t cpu_stream_bytes(void)
+ptrdiff_t cpu_cache_bytes(void)
 {
     enum { SLICE = 32 << 20 };
     static atomic_long known;
@@ -43,4 +43,17 @@ ptrdiff_t cpu_stream_bytes(void)
         atomic_store_explicit(&known, cache, memory_order_relaxed);
     }
     return cache / 4 * 3;
+}
+
+static atomic_long stream_from = -1;
+
+ptrdiff_t cpu_stream_bytes(void)
+{
+    const long from = atomic_load_explicit(&stream_from, memory_order_relaxed);
+    return from < 0 ? cpu_cache_bytes() : from;
+}
+
+void cpu_stream_from(ptrdiff_t bytes)
+{
+    atomic_store_explicit(&stream_from, bytes, memory_order_relaxed);
 }

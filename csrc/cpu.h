@@ -17,8 +17,11 @@ CpuLevel cpu_found(void);       /* highest that compiler, CPU and operating syst
 CpuLevel cpu_in_use(void);      /* at most cpu_found() */
 void cpu_use(CpuLevel highest); /* lowers (or raises again) the level in use, for later calls */
 
-/* Bytes of traffic from which stores had better pass the caches by. */
+/* Bytes of traffic that stay near; from which stores had better pass the caches by: the same, but
+ * where a test asks for another number (below 0: no longer). */
+ptrdiff_t cpu_cache_bytes(void);
 ptrdiff_t cpu_stream_bytes(void);
+void cpu_stream_from(ptrdiff_t bytes);
 /* Such stores are ordered among themselves, and with others, from here on. */
 static inline void cpu_stream_end(void)
 {

@@ -179,7 +179,7 @@ static ptrdiff_t turn_of(const Work *w, const Plan *p)
     const ptrdiff_t least = w->vector && total <= FAR ? 4 : 1;
     const ptrdiff_t most = p->run[0].step[PARAM] ? KEPT : MOST;
     const ptrdiff_t turn = near < least ? least : near > most ? most : near;
-    const int fits = 2 * turn * total * itemsize(job->t.dtype) <= cpu_stream_bytes();
+    const int fits = 2 * turn * total * itemsize(job->t.dtype) <= cpu_cache_bytes();
     const int piped = p->form == ROWS && !p->pack && job->t.dtype != F64 && job->t.y && !job->t.g;
     const int own = w->vector && across(p)->step[PARAM]; /* parameters along each one's elements */
     return piped && fits && !own && !w->blended && !job->given_mean ? turn : 0;

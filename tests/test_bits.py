@@ -29,14 +29,19 @@ def parameters(case, rng):
 
 
 def on_every_level(compute):
+    """By instruction set, and with results that pass the caches by as large ones do."""
     before = normc._core._use_cpu("baseline")
     try:
         results = {}
         for level in zoo.CPU_LEVELS:
             normc._core._use_cpu(level)
             results[level] = compute()
+            normc._core._stream_from(0)
+            results[level + ", streamed"] = compute()
+            normc._core._stream_from(-1)
     finally:
         normc._core._use_cpu(before)
+        normc._core._stream_from(-1)
     return results
 
 

@@ -89,6 +89,15 @@ static PyObject *use_cpu(PyObject *Py_UNUSED(module), PyObject *name)
     return PyErr_Format(PyExc_ValueError, "no CPU capability %R", name);
 }
 
+static PyObject *stream_from(PyObject *Py_UNUSED(module), PyObject *bytes)
+{
+    const ptrdiff_t least = PyLong_AsSsize_t(bytes);
+    if (least == -1 && PyErr_Occurred())
+        return NULL;
+    cpu_stream_from(least);
+    Py_RETURN_NONE;
+}
+
 static PyObject *config(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(none))
 {
     _Static_assert(CPU_LEVELS == 2, "cpu_names has them all");
@@ -103,6 +112,8 @@ static PyMethodDef internals[] = {
      "_define(name, names, defaults, unnamed, positional, doc): gives a function its signature."},
     {"_use_cpu", use_cpu, METH_O,
      "_use_cpu(name): at most this CPU capability; -> the one before."},
+    {"_stream_from", stream_from, METH_O,
+     "_stream_from(bytes): larger results pass the caches by; below 0: than the machine's cache."},
     {"_config", config, METH_NOARGS, "_config(): what the build and the machine are, as a dict."},
     {NULL, NULL, 0, NULL},
 };

@@ -17,8 +17,8 @@ typedef struct {
     ptrdiff_t nsums;
 } Back;
 
-static uint64_t run(const Back *b, const Array *x, const Array *g, CpuLevel level, Layout of_x,
-                    Layout of_g)
+static uint64_t run(const Back *b, const Array *x, const Array *g, CpuLevel level, int streamed,
+                    Layout of_x, Layout of_g)
 {
     Array xs = laid_out(x, of_x), gs = laid_out(g, of_g);
     Array dx = new_array(x->dtype, x->ndim, x->shape, of_x == SWAPPED ? CONTIGUOUS : of_x);
@@ -31,6 +31,7 @@ static uint64_t run(const Back *b, const Array *x, const Array *g, CpuLevel leve
     t->y = dx.data;
     t->ystep = dx.step;
     cpu_use(level);
+    cpu_stream_from(streamed ? 0 : -1);
     check(b->backward(b->job) == 0, &b->call, "return value", 0, -1, 0);
     uint64_t h = hash_array(&dx, 0);
     for (ptrdiff_t i = 0; i < b->nsums; i++)
@@ -43,13 +44,15 @@ static uint64_t run(const Back *b, const Array *x, const Array *g, CpuLevel leve
 
 static void check_back(const Back *b, const Array *x, const Array *g)
 {
-    const uint64_t expected = run(b, x, g, CPU_BASELINE, CONTIGUOUS, CONTIGUOUS);
+    const uint64_t expected = run(b, x, g, CPU_BASELINE, 0, CONTIGUOUS, CONTIGUOUS);
     digest(expected);
     for (int level = 0; level <= (int)cpu_found(); level++)
         for (int layout = 0; layout < LAYOUTS; layout++) {
             const Layout other = (Layout)((layout + 3 * level + 1) % LAYOUTS);
-            const uint64_t h = run(b, x, g, (CpuLevel)level, (Layout)layout, other);
-            check(h == expected, &b->call, layout_names[layout], 0, NAN, NAN);
+            for (int streamed = 0; streamed <= 1; streamed++) {
+                const uint64_t h = run(b, x, g, (CpuLevel)level, streamed, (Layout)layout, other);
+                check(h == expected, &b->call, layout_names[layout], streamed, NAN, NAN);
+            }
         }
 }
 

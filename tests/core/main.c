@@ -64,9 +64,11 @@ void point(Tensors *t, const Array *x)
     t->swapped = x->swapped;
 }
 
-static Array run(const Call *c, const Array *contiguous, CpuLevel level, Layout layout,
-                 int in_place)
+enum { APART, IN_PLACE, STREAMED, STORES };
+
+static Array run(const Call *c, const Array *contiguous, CpuLevel level, Layout layout, int stores)
 {
+    const int in_place = stores == IN_PLACE;
     Array x = laid_out(contiguous, layout), y = x;
     if (!in_place)
         y = new_array(x.dtype, x.ndim, x.shape, layout == SWAPPED ? CONTIGUOUS : layout);
@@ -74,6 +76,7 @@ static Array run(const Call *c, const Array *contiguous, CpuLevel level, Layout 
     c->t->y = y.data;
     c->t->ystep = y.step;
     cpu_use(level);
+    cpu_stream_from(stores == STREAMED ? 0 : -1);
     check(c->forward(c->job) == 0, c, "return value", 0, -1, 0);
     point(c->t, contiguous);
     if (!in_place)
@@ -105,12 +108,14 @@ Array check_bits(const Call *c, const Array *x)
     hash = fingerprint(c, &first, hash);
     for (int level = 0; level <= (int)cpu_found(); level++)
         for (int layout = 0; layout < LAYOUTS; layout++)
-            for (int in_place = 0; in_place <= (layout != SWAPPED && level == (int)cpu_found());
-                 in_place++) {
-                Array y = run(c, x, (CpuLevel)level, (Layout)layout, in_place);
+            for (int stores = APART; stores < STORES; stores++) {
+                static const char *const names[STORES] = {"", ", in place", ", streamed"};
                 char what[99];
+                if (stores == IN_PLACE && (layout == SWAPPED || level < (int)cpu_found()))
+                    continue;
+                Array y = run(c, x, (CpuLevel)level, (Layout)layout, stores);
                 snprintf(what, sizeof what, "bits differ: %s, %s%s", cpu_names[level],
-                         layout_names[layout], in_place ? ", in place" : "");
+                         layout_names[layout], names[stores]);
                 check(fingerprint(c, &y, 0) == expected, c, what, 0, NAN, NAN);
                 free(y.block);
             }
