@@ -9,6 +9,8 @@ const Shape shapes[] = {
     {"batch_norm (6,5,7,3)", BATCH, 4, {6, 5, 7, 3}, 1, 0, {0}},
     {"batch_norm (1,1,70,61)", BATCH, 4, {1, 1, 70, 61}, 1, 0, {0}},
     {"batch_norm (7,133)", BATCH, 2, {7, 133}, 1, 0, {0}},
+    {"batch_norm (3,2,10,8)", BATCH, 4, {3, 2, 10, 8}, 1, 0, {0}},
+    {"group_norm 2 (2,4,9,8)", GROUP, 4, {2, 4, 9, 8}, 1, 2, {0}},
     {"batch_norm (5,33,4) last", BATCH, 3, {5, 33, 4}, 2, 0, {0}},
     {"instance_norm (3,4,5,7)", INSTANCE, 4, {3, 4, 5, 7}, 1, 0, {0}},
     {"group_norm 3 (2,6,5,5)", GROUP, 4, {2, 6, 5, 5}, 1, 3, {0}},
