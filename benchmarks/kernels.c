@@ -140,7 +140,7 @@ static void dx_rows(Bench *b)
 {
     const Walk x = walk(b, b->x), g = walk(b, b->g);
     int wide;
-    b->k->dx_rows(&x, &g, b->y, arith_row(b), N, b->rows, &b->affine, b->params, &wide);
+    b->k->dx_rows(&x, &g, b->y, arith_row(b), N, b->rows, &b->affine, b->params, NULL, &wide);
 }
 
 static void dx_cols(Bench *b)

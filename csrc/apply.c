@@ -106,10 +106,14 @@ static void dx_piece(const Work *w, const Piece *c, const Applying *a, const Wal
                      char *y, ptrdiff_t ystep, ptrdiff_t param, char *wide)
 {
     const int cols = w->plan->form == COLS;
+    const void *weight = w->vector ? parameters(w, w->weight, param + c->i) : NULL;
     int any = 0;
-    (cols ? w->kernels->dx_cols
-          : w->kernels->dx_rows)(x, g, y, ystep, c->n, c->count, &a->affine,
-                                 w->vector ? parameters(w, w->weight, param + c->i) : NULL, &any);
+    if (cols)
+        w->kernels->dx_cols(x, g, y, ystep, c->n, c->count, &a->affine, weight, &any);
+    else
+        w->kernels->dx_rows(x, g, y, ystep, c->n, c->count, &a->affine, weight, a->lines, &any);
+    if (any && !cols)
+        lines_end(a->lines);
     for (ptrdiff_t k = 0; any && k < c->count; k++)
         for (ptrdiff_t i = 0; i < c->n; i++)
             if (!isfinite(get(w, y + (cols ? i : k) * ystep, cols ? k : i)))
@@ -152,21 +156,19 @@ static void apply_piece(const Work *w, const Piece *c, Applying *a, char *wide)
 
 /* Backwards where a group does not stay in the nearest cache: what was taken last is still near. */
 static void apply_fast(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, const Fold *f,
-                       char wide[TILE])
+                       Lines *lines, char wide[TILE])
 {
     enum { NEAR = 1024, FAR = 1 << 15 };
     const Plan *p = w->plan;
     const ptrdiff_t piece = p->pack ? BLOCK / count : p->form == COLS ? NEAR : p->n;
     const int back = p->form == COLS || p->runs * p->n > FAR;
     Applying a;
-    Lines lines;
-    applying(&a, at, count, f, lines_open(&lines));
+    applying(&a, at, count, f, lines);
     for (ptrdiff_t j = 0; j < p->runs; j++)
         for (ptrdiff_t i = (p->n - 1) / piece * piece; i >= 0; i -= piece) {
             const ptrdiff_t n = p->n - i < piece ? p->n - i : piece;
             apply_piece(w, &(Piece){at, count, back ? p->runs - 1 - j : j, 1, i, n}, &a, wide);
         }
-    lines_end(&lines);
 }
 
 /* Do scale and shift of a group's runs stay in the type's range? An overflow could come back by
@@ -208,13 +210,13 @@ int all_carried(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, const
 
 /* Of a gradient nobody knows before: it is made again, where it could be that g * weight was too
  * large. */
-void apply(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, const Fold *f)
+void apply(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, const Fold *f, Lines *lines)
 {
     for (ptrdiff_t g = 0, many; g < count; g += many) {
         char wide[TILE] = {0};
         many = stretch(w, at, count, f, g);
         if (many)
-            apply_fast(w, nth(w, at, g).at, many, f + g, wide);
+            apply_fast(w, nth(w, at, g).at, many, f + g, lines, wide);
         else
             exact_group(w, nth(w, at, g).at, &f[g]);
         many += !many;

@@ -34,7 +34,8 @@ static void folds_of(const Drive *d, const ptrdiff_t at[STEPS], ptrdiff_t count,
 }
 
 /* Neighbouring groups; of blended ones the dots alone. */
-static void back(const Drive *d, const ptrdiff_t at[STEPS], ptrdiff_t count, double *sums)
+static void back(const Drive *d, const ptrdiff_t at[STEPS], ptrdiff_t count, double *sums,
+                 Lines *lines)
 {
     const Work *w = d->w;
     const ptrdiff_t n = units(w), pitch = d->dots ? across(w->plan)->step[STAT] * n : 1;
@@ -47,15 +48,33 @@ static void back(const Drive *d, const ptrdiff_t at[STEPS], ptrdiff_t count, dou
         return;
     for (ptrdiff_t g = 0; g < count && !d->folds; g++)
         fold_dots(w, nth(w, at, g).at, dot + g * pitch, m[g].count, &f[g]);
-    apply(w, at, count, f);
+    apply(w, at, count, f, lines);
+}
+
+/* An item's groups, so many at a time; the lines that they share wait from one turn to the next. */
+typedef void Turn(const Drive *, const ptrdiff_t at[STEPS], ptrdiff_t count, Lines *);
+
+static void by_turns(const Drive *d, ptrdiff_t item, Turn *turn)
+{
+    Lines lines;
+    ptrdiff_t at[STEPS];
+    const ptrdiff_t groups = item_groups(d->w, item, at), most = d->w->turn;
+    lines_open(&lines);
+    for (ptrdiff_t g = 0; g < groups; g += most) {
+        const Place here = nth(d->w, at, g);
+        turn(d, here.at, groups - g < most ? groups - g : most, &lines);
+    }
+    lines_end(&lines);
+}
+
+static void back_turn(const Drive *d, const ptrdiff_t at[STEPS], ptrdiff_t count, Lines *lines)
+{
+    back(d, at, count, NULL, lines);
 }
 
 static void back_item(void *context, ptrdiff_t item)
 {
-    const Drive *d = context;
-    ptrdiff_t at[STEPS];
-    const ptrdiff_t count = item_groups(d->w, item, at);
-    back(d, at, count, NULL);
+    by_turns(context, item, back_turn);
 }
 
 static void back_chunk(void *context, ptrdiff_t chunk)
@@ -64,35 +83,44 @@ static void back_chunk(void *context, ptrdiff_t chunk)
     const Plan *p = d->w->plan;
     const ptrdiff_t first = chunk * d->chunk, row = across(p)->n;
     const ptrdiff_t last = p->groups - first < d->chunk ? p->groups : first + d->chunk;
+    Lines lines;
+    lines_open(&lines);
     for (ptrdiff_t g = first, count; g < last; g += count) {
         const ptrdiff_t left = last - g < row - g % row ? last - g : row - g % row;
         ptrdiff_t at[STEPS] = {0};
         locate(p->kept, p->nkept, g, at);
-        count = left < d->w->batch ? left : d->w->batch;
-        back(d, at, count, d->sums + chunk * d->words * d->pitch);
+        count = left < d->w->turn ? left : d->w->turn;
+        back(d, at, count, d->sums + chunk * d->words * d->pitch, &lines);
     }
+    lines_end(&lines);
+}
+
+static void dx_turn(const Drive *d, const ptrdiff_t at[STEPS], ptrdiff_t count, Lines *lines)
+{
+    Moment m[TILE];
+    Fold f[TILE];
+    folds_of(d, at, count, m, f);
+    apply(d->w, at, count, f, lines);
 }
 
 static void dx_item(void *context, ptrdiff_t item)
 {
-    const Drive *d = context;
-    Moment m[TILE];
-    Fold f[TILE];
-    ptrdiff_t at[STEPS];
-    const ptrdiff_t count = item_groups(d->w, item, at);
-    folds_of(d, at, count, m, f);
-    apply(d->w, at, count, f);
+    by_turns(context, item, dx_turn);
+}
+
+static void take_turn(const Drive *d, const ptrdiff_t at[STEPS], ptrdiff_t count, Lines *lines)
+{
+    Moment m[TILE], *to = (Moment *)d->moments;
+    const ptrdiff_t step = across(d->w->plan)->step[STAT];
+    (void)lines;
+    take(d->w, at, count, m);
+    for (ptrdiff_t g = 0; g < count; g++)
+        to[at[STAT] + g * step] = m[g];
 }
 
 static void take_item(void *context, ptrdiff_t item)
 {
-    const Drive *d = context;
-    Moment m[TILE], *to = (Moment *)d->moments;
-    ptrdiff_t at[STEPS];
-    const ptrdiff_t count = item_groups(d->w, item, at), step = across(d->w->plan)->step[STAT];
-    take(d->w, at, count, m);
-    for (ptrdiff_t g = 0; g < count; g++)
-        to[at[STAT] + g * step] = m[g];
+    by_turns(context, item, take_turn);
 }
 
 /* ---- parameters ---------------------------------------------------------------------- */

@@ -54,12 +54,15 @@ static void take_item(void *context, ptrdiff_t item)
     double k[TILE];
     Sums s;
     Batch b;
+    Lines lines;
+    lines_open(&lines);
     b.count = item_groups(w, item, b.at);
     shifts(w, b.at, b.count, k);
     sums(w, b.at, b.count, 0, w->plan->runs, k, NULL, NULL, &s);
     finish(d, &b, k, &s);
     if (w->t->y && !w->blended)
-        apply(w, b.at, b.count, b.f);
+        apply(w, b.at, b.count, b.f, &lines);
+    lines_end(&lines);
 }
 
 /* After a take in reverse: what was taken last is still near. */
@@ -68,11 +71,13 @@ static void apply_item(void *context, ptrdiff_t item)
     const Drive *d = context;
     const Work *w = d->w;
     Fold f[TILE];
+    Lines lines;
     ptrdiff_t at[STEPS];
     const ptrdiff_t count = item_groups(w, d->by == STAT ? w->items - 1 - item : item, at);
     for (ptrdiff_t g = 0; g < count; g++)
         f[g] = d->folds[at[d->by] + g * across(w->plan)->step[d->by]];
-    apply(w, at, count, f);
+    apply(w, at, count, f, lines_open(&lines));
+    lines_end(&lines);
 }
 
 /* Takes b while a is applied. */
@@ -85,7 +90,7 @@ static void turn(const Drive *d, const Batch *a, Batch *b, Lines *lines)
     applying(&meanwhile, a->at, a->count, a->f, lines);
     shifts(w, b->at, b->count, k);
     if (!a->plain)
-        apply(w, a->at, a->count, a->f);
+        apply(w, a->at, a->count, a->f, lines);
     sums(w, b->at, b->count, 0, w->plan->runs, k, NULL, a->plain ? &meanwhile : NULL, &s);
     finish(d, b, k, &s);
 }
@@ -109,8 +114,8 @@ static void pipe_item(void *context, ptrdiff_t item)
         a = b;
         b = next;
     }
+    apply(w, a->at, a->count, a->f, &lines);
     lines_end(&lines);
-    apply(w, a->at, a->count, a->f);
 }
 
 static int by_group(const Work *w)
@@ -120,7 +125,7 @@ static int by_group(const Work *w)
     if (job->channels && !moments &&
         !(moments = own = malloc((size_t)w->plan->groups * sizeof *own)))
         return -1;
-    parallel(w->items, w->turn ? pipe_item : take_item, &(Drive){w, moments, NULL, STAT});
+    parallel(w->items, w->piped ? pipe_item : take_item, &(Drive){w, moments, NULL, STAT});
     if (job->channels) {
         const Grid g = grid(job, w->plan->groups);
         report(w, &g, moments, job->channels);

@@ -169,26 +169,32 @@ static int parameters_of(Work *w, ptrdiff_t n, void **owned)
     return 0;
 }
 
-/* Groups that are applied while as many others are taken; 0: each item is taken, then applied. Long
- * rows come by several, for their parameters to be near for all of them. */
+/* Groups of a turn, so many that x and y stay in the nearest caches; of a pipeline many, for they wait
+ * for each other's statistics. Long rows come by several, for their parameters to be near for all. */
 static ptrdiff_t turn_of(const Work *w, const Plan *p)
 {
-    enum { NEAR = 8192, FAR = 1 << 14, MOST = 128 };
+    enum { NEAR = 3072, PIPED = 8192, FAR = 1 << 14, MOST = 128 };
+    const ptrdiff_t total = p->runs * p->n, near = (w->piped ? PIPED : NEAR) / total;
+    const ptrdiff_t least = w->piped && w->vector && total <= FAR ? 4 : 1;
+    const ptrdiff_t most = !w->piped ? TILE : p->run[0].step[PARAM] ? KEPT : MOST;
+    if (p->form == COLS)
+        return TILE;
+    return near > most ? most : near < least ? least : near;
+}
+
+/* Are the groups of a turn applied while the next are taken, in one walk of both? */
+static int pipes(const Work *w, const Plan *p)
+{
     const Job *job = w->job;
-    const ptrdiff_t total = p->runs * p->n, near = NEAR / total;
-    const ptrdiff_t least = w->vector && total <= FAR ? 4 : 1;
-    const ptrdiff_t most = p->run[0].step[PARAM] ? KEPT : MOST;
-    const ptrdiff_t turn = near < least ? least : near > most ? most : near;
-    const int fits = 2 * turn * total * itemsize(job->t.dtype) <= cpu_cache_bytes();
-    const int piped = p->form == ROWS && !p->pack && job->t.dtype != F64 && job->t.y && !job->t.g;
+    const int rows = p->form == ROWS && !p->pack && job->t.dtype != F64 && job->t.y && !job->t.g;
     const int own = w->vector && across(p)->step[PARAM]; /* parameters along each one's elements */
-    return piped && fits && !own && !w->blended && !job->given_mean ? turn : 0;
+    const int fits = 2 * p->runs * p->n * itemsize(job->t.dtype) <= cpu_cache_bytes();
+    return rows && fits && !own && !w->blended && !job->given_mean;
 }
 
 int work_open(Work *w, Plan *plan, const Job *job, void **owned)
 {
-    enum { NEAR = 3072 }; /* elements of an item of rows: x and y together stay in L1 */
-    enum { TURNS = 16 };
+    enum { TURNS = 16 }; /* of an item */
     Loop axes[MAXLOOPS + 1];
     char shared[MAXLOOPS + 1];
     const int channels = table[job->kind].channels;
@@ -213,11 +219,8 @@ int work_open(Work *w, Plan *plan, const Job *job, void **owned)
     const ptrdiff_t bytes = plan->groups * plan->runs * plan->n * itemsize(job->t.dtype);
     w->stream = job->t.y && job->t.y != job->t.x && !plan->pack &&
                 bytes * (job->t.g ? 3 : 2) > cpu_stream_bytes();
-    const ptrdiff_t near = NEAR / (plan->runs * plan->n);
+    w->piped = pipes(w, plan);
     w->turn = turn_of(w, plan);
-    make_items(w, w->turn                             ? w->turn * TURNS
-                  : plan->form == COLS || near > TILE ? TILE
-                  : near < 1                          ? 1
-                                                      : near);
+    make_items(w, w->piped || (plan->form == ROWS && job->t.g) ? w->turn * TURNS : w->turn);
     return 0;
 }

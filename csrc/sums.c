@@ -55,8 +55,8 @@ static void sum_rows(const Work *w, const Piece *c, const double *k, const Weigh
             move(w, GRAD, c, &gs, NULL, NULL);
     } else if (by) {
         g.at += c->at[G] + c->run * run->step[G] + c->i * size;
-        x.ahead = p->runs > 1 ? x.run : x.step * c->count;
-        g.ahead = p->runs > 1 ? g.run : g.step * c->count;
+        x.ahead = asks_next(w) ? x.step * c->count : x.run;
+        g.ahead = asks_next(w) ? g.step * c->count : g.run;
     }
     if (by)
         w->kernels->dots_rows(&x, &g, c->count, c->n, c->runs, &by->about, weights(w, param),

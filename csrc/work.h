@@ -18,7 +18,8 @@ typedef struct {
     const Kernels *kernels, *rows; /* rows: of x as it is walked, which is scratch if packed */
     int centred, blended;          /* as the table of norms has it */
     ptrdiff_t batch;               /* groups of an item at most; of a norm, <= TILE */
-    ptrdiff_t turn;                /* of a pipeline: groups of a turn, an item has several; or 0 */
+    ptrdiff_t turn;                /* groups that are handled at a time: an item has several */
+    int piped;                     /* those of a turn are applied while the next are taken */
     ptrdiff_t items, tiles;        /* tiles: items along the innermost kept loop */
     ptrdiff_t lead;                /* by so much the first of them is shorter, for the others to
                                       begin with a line of y */
@@ -94,6 +95,14 @@ static inline ptrdiff_t item_groups(const Work *w, ptrdiff_t item, ptrdiff_t at[
     locate(p->kept, p->nkept - 1, item / w->tiles, at);
     locate(across(p), 1, first, at);
     return left < most ? left : most;
+}
+
+/* Do an item's x and g stay in the second cache, and those of the next beside them? Then, while its
+ * dots are taken, the next x is asked for, and while its dx is made, the next g. */
+static inline int asks_next(const Work *w)
+{
+    enum { NEAR = 1 << 16 };
+    return w->plan->runs * w->plan->n * itemsize(w->t->dtype) * w->turn <= NEAR;
 }
 
 /* The place of the g-th group of an item. */
@@ -208,7 +217,7 @@ void take(const Work *, const ptrdiff_t at[STEPS], ptrdiff_t count, Moment *);
 void shifts(const Work *, const ptrdiff_t at[STEPS], ptrdiff_t count, double *k);
 void settle(const Work *, const ptrdiff_t at[STEPS], ptrdiff_t count, double *k, Sums *, Moment *);
 /* apply.c: normalises an item's groups, or makes their dx. */
-void apply(const Work *, const ptrdiff_t at[STEPS], ptrdiff_t count, const Fold *);
+void apply(const Work *, const ptrdiff_t at[STEPS], ptrdiff_t count, const Fold *, Lines *);
 /* Can the arithmetic type carry them all? */
 int all_carried(const Work *, const ptrdiff_t at[STEPS], ptrdiff_t count, const Fold *);
 void applying(Applying *, const ptrdiff_t at[STEPS], ptrdiff_t count, const Fold *, Lines *);

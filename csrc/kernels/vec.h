@@ -102,6 +102,27 @@ INLINE void stream_line(char *to, const char *from)
     for (int i = 0; i < LINE; i += VB)
         stream_vf((float *)(void *)(to + i), load_vf((const float *)(const void *)(from + i)));
 }
+/* Where to put the start of a run, n bytes up to a line: after what waits of that line, or y. */
+INLINE void *line_end(Lines *l, void *y, ptrdiff_t n)
+{
+    const int i = l->now;
+    if (l->made[i] != LINE - n || l->at[i] + l->made[i] != (char *)y)
+        return y;
+    l->made[i] = LINE;
+    return l->bytes[i] + LINE - n;
+}
+/* Where to put the end of a run, less than a line. */
+INLINE void *line_start(Lines *l, void *y, ptrdiff_t n)
+{
+    const int i = l->now = (l->now + 1) % SHARED;
+    if (l->made[i] == LINE)
+        stream_line(l->at[i], l->bytes[i]);
+    else
+        memcpy(l->at[i], l->bytes[i], (size_t)l->made[i]);
+    l->at[i] = y;
+    l->made[i] = n;
+    return l->bytes[i];
+}
 
 /* DW doubles that have just been stored one by one: a load of them all would wait until they, and
  * every store before, have left for the cache. */
