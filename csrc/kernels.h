@@ -34,9 +34,9 @@ typedef struct {
     ptrdiff_t step, run, ahead;
 } Walk;
 
-/* Lines of y that two runs share, where lines pass the caches by: the end of a run waits here for the
- * start of the next, `made` bytes of `at`, and so does the line a few runs longer, until its stores
- * are no longer on their way. */
+/* Lines of y that two runs share, where lines pass the caches by: the end of a run waits here for
+ * the start of the next, `made` bytes of `at`, and so does the line a few runs longer, until its
+ * stores are no longer on their way. */
 enum { LINE = 64, SHARED = 4 };
 typedef struct {
     _Alignas(LINE) char bytes[SHARED][LINE];
@@ -69,8 +69,8 @@ typedef struct {
     double *sums;
 } Taken;
 
-/* Of up to TILE groups: two sums in two words each, the first as kernels have them, and the included
- * elements. */
+/* Of up to TILE groups: two sums in two words each, the first as kernels have them, and the
+ * included elements. */
 typedef struct {
     double hi[2][TILE], lo[2][TILE], count[TILE];
 } Sums;

@@ -169,8 +169,9 @@ static int parameters_of(Work *w, ptrdiff_t n, void **owned)
     return 0;
 }
 
-/* Groups of a turn, so many that x and y stay in the nearest caches; of a pipeline many, for they wait
- * for each other's statistics. Long rows come by several, for their parameters to be near for all. */
+/* Groups of a turn, so many that x and y stay in the nearest caches; of a pipeline many, for a turn
+ * waits for the statistics of the one before. Long rows come by several, for their parameters to be
+ * near for all. */
 static ptrdiff_t turn_of(const Work *w, const Plan *p)
 {
     enum { NEAR = 3072, PIPED = 8192, FAR = 1 << 14, MOST = 128 };

@@ -205,9 +205,9 @@ typedef struct {
     ptrdiff_t pitch;
 } Weighing;
 
-/* sums.c: of `nruns` runs from `first` on of each of an item's groups: sum d and sum d * d, d = x - k; or the sums of kernel dots_rows. In COLS what they are about is
- * there for a whole number of LANES. Meanwhile other groups may be applied, run for run; of those
- * that are left over nothing is taken. */
+/* sums.c: of `nruns` runs from `first` on of each of an item's groups: sum d and sum d * d, where
+ * d = x - k, or the sums of kernel dots_rows; the included elements. In COLS what they are about is
+ * there for a whole number of LANES. Meanwhile other groups may be applied, run for run. */
 void sums(const Work *, const ptrdiff_t at[STEPS], ptrdiff_t count, ptrdiff_t first,
           ptrdiff_t nruns, const double *k, const Weighing *, Applying *meanwhile, Sums *);
 

@@ -108,8 +108,8 @@ INLINE void set_f16(int stream, uint16_t *p, vf v)
 {
     place_half(stream, p, narrow_vector_f16(v));
 }
-/* A NaN comes of one that is made of nothing (or of a bfloat16, which is the same), so that its lower
- * half is 0 and rounding leaves it alone. */
+/* A NaN here comes of a bfloat16 or of nothing, so that its lower half is 0 and rounding leaves it
+ * alone. */
 INLINE void set_bf16(int stream, uint16_t *p, vf v)
 {
     place_half(stream, p, narrow_bits(nearest_bf16(v) >> 16));

@@ -187,8 +187,8 @@ INLINE vd widen_part_f32(const float *p, ptrdiff_t m)
 #endif
 }
 
-/* As kernels of rows take them: sixteen elements, the first n of them, their places, which are those
- * of the lanes. */
+/* As kernels of rows take them: sixteen elements, or the first n of them, and the lanes where they
+ * go. */
 INLINE vl lane_f32(int j)
 {
     const vl lane = LANE_NUMBERS;
