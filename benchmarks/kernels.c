@@ -52,11 +52,12 @@ static void unpack(Bench *b)
 static void sweep(Bench *b, int take, int apply, const void *weights)
 {
     const Applied a = {.x = {b->x, row(b), 0, 0},
-                       .y = {b->y, row(b), 0, 0},
+                       .y = {b->y, row(b), 0},
                        .count = apply ? b->rows : 0,
                        .s = &b->affine,
                        .w = weights,
-                       .b = weights};
+                       .b = weights,
+                       .lines = NULL}; /* nothing is streamed */
     const Taken t = {.x = {b->x, row(b), 0, 0},
                      .count = take ? b->rows : 0,
                      .k = b->sums + 2 * TILE,

@@ -114,7 +114,10 @@ typedef struct {
 
 static inline Lines *lines_open(Lines *l)
 {
-    memset(l->made, 0, sizeof l->made);
+    for (int i = 0; i < SHARED; i++) {
+        l->at[i] = l->bytes[i];
+        l->made[i] = 0;
+    }
     l->now = 0;
     return l;
 }
