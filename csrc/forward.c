@@ -84,15 +84,13 @@ static void apply_item(void *context, ptrdiff_t item)
 static void turn(const Drive *d, const Batch *a, Batch *b, Lines *lines)
 {
     const Work *w = d->w;
-    double k[TILE];
     Sums s;
     Applying meanwhile;
     applying(&meanwhile, a->at, a->count, a->f, lines);
-    shifts(w, b->at, b->count, k);
     if (!a->plain)
         apply(w, a->at, a->count, a->f, lines);
-    sums(w, b->at, b->count, 0, w->plan->runs, k, NULL, a->plain ? &meanwhile : NULL, &s);
-    finish(d, b, k, &s);
+    sums(w, b->at, b->count, 0, w->plan->runs, NULL, NULL, a->plain ? &meanwhile : NULL, &s);
+    finish(d, b, NULL, &s);
 }
 
 static void pipe_item(void *context, ptrdiff_t item)

@@ -60,6 +60,8 @@ static int moment(const Sums *s, ptrdiff_t g, int is_double, int centred, double
 void settle(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, double *k, Sums *s,
             Moment *m)
 {
+    double zero[TILE] = {0};
+    k = k ? k : zero;
     const int is_double = w->t->dtype == F64, cols = w->plan->form == COLS;
     int again[TILE], any = 0;
     for (ptrdiff_t g = 0; g < count; g++)

@@ -174,10 +174,10 @@ static int parameters_of(Work *w, ptrdiff_t n, void **owned)
  * near for all. */
 static ptrdiff_t turn_of(const Work *w, const Plan *p)
 {
-    enum { NEAR = 3072, PIPED = 8192, FAR = 1 << 14, MOST = 128 };
+    enum { NEAR = 3072, PIPED = 8192, FAR = 1 << 14 };
     const ptrdiff_t total = p->runs * p->n, near = (w->piped ? PIPED : NEAR) / total;
     const ptrdiff_t least = w->piped && w->vector && total <= FAR ? 4 : 1;
-    const ptrdiff_t most = !w->piped ? TILE : p->run[0].step[PARAM] ? KEPT : MOST;
+    const ptrdiff_t most = w->piped && p->run[0].step[PARAM] ? KEPT : TILE;
     if (p->form == COLS)
         return TILE;
     return near > most ? most : near < least ? least : near;

@@ -212,7 +212,7 @@ void sums(const Work *, const ptrdiff_t at[STEPS], ptrdiff_t count, ptrdiff_t fi
           ptrdiff_t nruns, const double *k, const Weighing *, Applying *meanwhile, Sums *);
 
 /* moments.c: the moments of an item's groups; about what k they are summed first, and the moments
- * from these sums. */
+ * from these sums (k NULL: about 0, as rows of floats are). */
 void take(const Work *, const ptrdiff_t at[STEPS], ptrdiff_t count, Moment *);
 void shifts(const Work *, const ptrdiff_t at[STEPS], ptrdiff_t count, double *k);
 void settle(const Work *, const ptrdiff_t at[STEPS], ptrdiff_t count, double *k, Sums *, Moment *);

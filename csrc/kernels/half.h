@@ -159,10 +159,15 @@ INLINE void widen_all_bf16(const uint16_t *p, vd x[NV])
     widen_halves((vf)(pairs << 16), x);
     widen_halves((vf)(pairs & 0xffff0000), x + 2);
 }
-INLINE double fold_bf16(const vd *lanes)
+INLINE double fold_pairs(const vd *lanes)
 {
     const vd even = lanes[0] + lanes[1], odd = lanes[2] + lanes[3];
     return ((even[0] + even[2]) + (even[1] + even[3])) + ((odd[0] + odd[2]) + (odd[1] + odd[3]));
+}
+INLINE void fold_bf16(const vd *r, const vd *q, double *r_sum, double *q_sum)
+{
+    *r_sum = fold_pairs(r);
+    *q_sum = fold_pairs(q);
 }
 
 INLINE void widen_some_f16(const uint16_t *p, ptrdiff_t n, vd x[NV])

@@ -279,8 +279,8 @@ INLINE vd nearest_float(vd v)
 #endif
 }
 
-/* The lanes as one double: 8 + 8, 4 + 4, 2 + 2, 1 + 1. */
-INLINE double fold_lanes(const vd *lanes)
+/* The lanes of two sums as one double each: 8 + 8, 4 + 4, 2 + 2, 1 + 1. */
+INLINE vd fold_vectors(const vd *lanes)
 {
     vd d[NV];
     UNROLL
@@ -292,10 +292,22 @@ INLINE double fold_lanes(const vd *lanes)
         for (int j = 0; j < h; j++)
             d[j] += d[j + h];
     }
+    return d[0];
+}
+INLINE void fold_lanes(const vd *r, const vd *q, double *r_sum, double *q_sum)
+{
+    const vd a = fold_vectors(r), b = fold_vectors(q);
 #if defined(__AVX2__)
-    return (d[0][0] + d[0][2]) + (d[0][1] + d[0][3]);
+    const __m128d s =
+        _mm_add_pd(_mm256_castpd256_pd128((__m256d)a), _mm256_extractf128_pd((__m256d)a, 1));
+    const __m128d t =
+        _mm_add_pd(_mm256_castpd256_pd128((__m256d)b), _mm256_extractf128_pd((__m256d)b, 1));
+    const __m128d both = _mm_add_pd(_mm_unpacklo_pd(s, t), _mm_unpackhi_pd(s, t));
+    _mm_storel_pd(r_sum, both);
+    _mm_storeh_pd(q_sum, both);
 #else
-    return d[0][0] + d[0][1];
+    *r_sum = a[0] + a[1];
+    *q_sum = b[0] + b[1];
 #endif
 }
 #define fold_f32 fold_lanes
