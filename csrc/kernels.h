@@ -58,8 +58,8 @@ typedef struct {
     Lines *lines; /* of a stream */
 } Applied;
 
-/* To be taken, about k; NULL: 0. A block that comes in several calls keeps its lanes, 2 * LANES of each
- * group, from one to the next: the first does not resume, the last does not keep. */
+/* To be taken, about k; NULL: 0. A block that comes in several calls keeps its lanes, 2 * LANES of
+ * each group, from one to the next: the first does not resume, the last does not keep. */
 typedef struct {
     Walk x;
     ptrdiff_t count;
