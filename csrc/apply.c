@@ -221,7 +221,9 @@ void apply(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, const Fold
             exact_group(w, nth(w, at, g).at, &f[g]);
         many += !many;
         for (ptrdiff_t i = g; i < g + many; i++)
-            if (wide[i - g] && f[i].rstd == f[i].rstd)
+            if (wide[i - g] && f[i].rstd == f[i].rstd) {
+                lines_end(lines); /* or the ends of its runs would come after it */
                 exact_group(w, nth(w, at, i).at, &f[i]);
+            }
     }
 }

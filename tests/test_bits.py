@@ -67,6 +67,19 @@ def test_every_instruction_set(case, dtype, rng):
             assert_all_same(results[level], results["baseline"])
 
 
+@pytest.mark.parametrize("n", [67, 80, 1009])
+def test_a_streamed_gradient_that_is_made_again(n, rng):
+    """One run of a group overflows in float; the ends of the others must not come after the group's
+    second making."""
+    x = rng.normal(size=(3, 4, n)).astype(np.float32) * 1024
+    grad = rng.normal(size=x.shape).astype(np.float32)
+    grad[:, 0, 3] = 2.0**29
+    weight = np.array([2.0**100, 1, 1, 1], np.float32)
+    results = on_every_level(lambda: normc.group_norm_backward(grad, x, 2, weight))
+    for level in results:
+        assert_all_same(results[level], results["baseline"])
+
+
 @pytest.mark.parametrize("dtype", zoo.DTYPES)
 def test_every_instruction_set_for_the_others(dtype, rng):
     x = rng.normal(size=(3, 37, 11)).astype(dtype) * 5
