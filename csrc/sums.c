@@ -35,6 +35,14 @@ static void sweep(const Work *w, const Piece *c, Walk x, const double *k, Applyi
     }
 }
 
+/* Of a gradient whose turns stay in the second cache the next turn is asked for, else the next run.
+ */
+static int near(const Work *w)
+{
+    enum { NEAR = 1 << 16 };
+    return w->plan->runs * w->plan->n * itemsize(w->t->dtype) * w->turn <= NEAR;
+}
+
 /* A block of each of an item's groups; a group's step is its runs in scratch, or in memory. */
 static void sum_rows(const Work *w, const Piece *c, const double *k, const Weighing *by,
                      ptrdiff_t param, Applying *meanwhile, double *sums, double *included)
@@ -55,8 +63,8 @@ static void sum_rows(const Work *w, const Piece *c, const double *k, const Weigh
             move(w, GRAD, c, &gs, NULL, NULL);
     } else if (by) {
         g.at += c->at[G] + c->run * run->step[G] + c->i * size;
-        x.ahead = asks_next(w) ? x.step * c->count : x.run;
-        g.ahead = asks_next(w) ? g.step * c->count : g.run;
+        x.ahead = near(w) ? x.step * c->count : x.run;
+        g.ahead = near(w) ? g.step * c->count : g.run;
     }
     if (by)
         w->kernels->dots_rows(&x, &g, c->count, c->n, c->runs, &by->about, weights(w, param),

@@ -97,14 +97,6 @@ static inline ptrdiff_t item_groups(const Work *w, ptrdiff_t item, ptrdiff_t at[
     return left < most ? left : most;
 }
 
-/* Do an item's x and g stay in the second cache, and those of the next beside them? Then, while its
- * dots are taken, the next x is asked for, and while its dx is made, the next g. */
-static inline int asks_next(const Work *w)
-{
-    enum { NEAR = 1 << 16 };
-    return w->plan->runs * w->plan->n * itemsize(w->t->dtype) * w->turn <= NEAR;
-}
-
 /* The place of the g-th group of an item. */
 typedef struct {
     ptrdiff_t at[STEPS];
