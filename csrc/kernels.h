@@ -15,7 +15,7 @@ enum { TILE = 256 }; /* groups of one call at most */
 /* Lanes of columns are LANES rows of this many: no multiple of a page, whose rows would meet in few
  * sets of the cache. */
 enum { PITCH = TILE + LANES };
-enum { STRIP = 256 }; /* rows of columns that are taken together: their lines stay in L2 */
+enum { STRIP = 64 }; /* rows of columns that are taken together: their lines stay in L2 */
 
 /* How each of up to TILE groups is normalised, as arrays of A: y = ((x - hi) - lo) * scale + shift.
  */

@@ -79,9 +79,11 @@ static inline void make_items(Work *w, ptrdiff_t batch)
     const ptrdiff_t row = across(w->plan)->n;
     w->batch = batch;
     w->lead = 0;
-    if (w->stream && w->plan->form == COLS)
+    if (w->stream && w->plan->form == COLS && row > batch)
         w->lead = (ptrdiff_t)((uintptr_t)w->t->y % LINE) / itemsize(w->t->dtype);
     w->tiles = (row + w->lead + batch - 1) / batch;
+    if (w->plan->form == COLS && w->tiles > 1)
+        w->batch = ((row + w->lead + w->tiles - 1) / w->tiles + LANES - 1) / LANES * LANES;
     w->items = w->plan->groups / row * w->tiles;
 }
 
