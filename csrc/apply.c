@@ -3,13 +3,18 @@
 #include "work.h"
 #include <math.h>
 
-void applying(Applying *a, const ptrdiff_t at[STEPS], ptrdiff_t count, const Fold *f, Lines *lines)
+void applying(Applying *a, const ptrdiff_t at[STEPS], ptrdiff_t count, const Fold *f,
+              const Statistics *made, Lines *lines)
 {
+    static const float none[TILE];
     a->at = at;
     a->count = count;
     a->f = f;
     a->param = -1;
+    a->made = made != NULL;
     a->lines = lines;
+    if (made)
+        a->affine = (Affine){.hi = made->hi, .lo = made->lo, .scale = made->scale, .shift = none};
 }
 
 /* rstd * weight is rounded once where the weight is constant along the run. */
@@ -40,7 +45,8 @@ static void set_params(const Work *w, Applying *a, ptrdiff_t param)
 {
     const ptrdiff_t count = a->count;
     void *values = a->params.values;
-    if (param == a->param)
+    a->affine.stream = w->stream;
+    if (param == a->param || a->made)
         return;
     a->param = param;
     if (w->t->dtype == F64)
@@ -163,7 +169,7 @@ static void apply_fast(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count
     const ptrdiff_t piece = p->pack ? BLOCK / count : p->form == COLS ? NEAR : p->n;
     const int back = p->form == COLS || p->runs * p->n > FAR;
     Applying a;
-    applying(&a, at, count, f, lines);
+    applying(&a, at, count, f, NULL, lines);
     for (ptrdiff_t j = 0; j < p->runs; j++)
         for (ptrdiff_t i = (p->n - 1) / piece * piece; i >= 0; i -= piece) {
             const ptrdiff_t n = p->n - i < piece ? p->n - i : piece;

@@ -15,35 +15,51 @@ typedef struct {
     int by;
 } Drive;
 
-/* Neighbouring groups on their way: taken and folded, to be applied. */
+/* Neighbouring groups on their way: taken and finished, to be applied. */
 typedef struct {
     ptrdiff_t at[STEPS], count;
     int plain; /* the kernels carry them all */
+    int made;  /* and take them as `own` has them; else as the folds have them */
+    Statistics own;
     Fold f[TILE];
 } Batch;
+
+/* Of all at once, if nothing stands in their way. */
+static int finish_quick(const Work *w, const Batch *b, const Sums *s, Statistics *to)
+{
+    const Limits l = limits(w);
+    const Plan *p = w->plan;
+    const double n = (double)(p->runs * p->n), inverse = 1 / n;
+    const Finish how = {.n = n,
+                        .inverse = (p->runs * p->n & (p->runs * p->n - 1)) ? 0 : inverse,
+                        .eps = w->job->eps,
+                        .far = l.far,
+                        .least = l.least,
+                        .most = l.most,
+                        .centred = w->centred,
+                        .joined = p->runs > p->per || p->n > p->block};
+    return w->t->dtype != F64 && !w->t->mask && w->kernels->finish(s, b->count, &how, to);
+}
 
 static void finish(const Drive *d, Batch *b, double *k, Sums *s)
 {
     const Work *w = d->w;
-    const Limits l = limits(w);
-    const Plan *p = w->plan;
-    const double n = (double)(p->runs * p->n);
-    const int joined = p->runs > p->per || p->n > p->block;
-    const Finish how = {n, w->job->eps, l.far, l.least, l.most, w->centred, joined};
-    Statistics to;
+    const double n = (double)(w->plan->runs * w->plan->n);
+    const int bare = w->vector ? !w->far : !w->weight && !w->bias;
+    const Statistics *own = &b->own;
     Moment m[TILE];
-    const int quick =
-        w->t->dtype != F64 && !w->t->mask && w->kernels->finish(s, b->count, &how, &to);
+    const int quick = finish_quick(w, b, s, &b->own);
     if (!quick)
         settle(w, b->at, b->count, k, s, m);
-    for (ptrdiff_t g = 0; g < b->count; g++)
-        b->f[g] =
-            quick ? (Fold){.hi = to.hi[g], .lo = to.lo[g], .rstd = to.rstd[g]} : fold(w, &m[g]);
+    b->made = quick && bare && w->piped;
+    for (ptrdiff_t g = 0; g < b->count && !b->made; g++)
+        b->f[g] = quick ? (Fold){.hi = own->hi[g], .lo = own->lo[g], .rstd = own->rstd[g]}
+                        : fold(w, &m[g]);
     for (ptrdiff_t g = 0, at = b->at[STAT]; d->moments && g < b->count; g++) {
-        d->moments[at] = quick ? (Moment){n, to.mean[g], 0, to.m2[g]} : m[g];
-        at += across(p)->step[STAT];
+        d->moments[at] = quick ? (Moment){n, own->mean[g], 0, own->m2[g]} : m[g];
+        at += across(w->plan)->step[STAT];
     }
-    b->plain = all_carried(w, b->at, b->count, b->f);
+    b->plain = b->made || all_carried(w, b->at, b->count, b->f);
 }
 
 /* Takes an item's moments, and, by_group, applies them while the data are still near. */
@@ -80,13 +96,13 @@ static void apply_item(void *context, ptrdiff_t item)
     lines_end(&lines);
 }
 
-/* Takes b while a is applied. */
+/* Takes b while a is applied; either may be empty. */
 static void turn(const Drive *d, const Batch *a, Batch *b, Lines *lines)
 {
     const Work *w = d->w;
     Sums s;
     Applying meanwhile;
-    applying(&meanwhile, a->at, a->count, a->f, lines);
+    applying(&meanwhile, a->at, a->count, a->f, a->made ? &a->own : NULL, lines);
     if (!a->plain)
         apply(w, a->at, a->count, a->f, lines);
     sums(w, b->at, b->count, 0, w->plan->runs, NULL, NULL, a->plain ? &meanwhile : NULL, &s);
@@ -102,17 +118,18 @@ static void pipe_item(void *context, ptrdiff_t item)
     ptrdiff_t at[STEPS];
     const ptrdiff_t groups = item_groups(w, item, at);
     lines_open(&lines);
-    a->count = a->plain = 0;
-    for (ptrdiff_t g = 0; g < groups; g += w->turn) {
-        const Place here = nth(w, at, g);
+    memcpy(a->at, at, sizeof a->at);
+    a->count = a->plain = a->made = 0;
+    for (ptrdiff_t g = 0; g < groups + w->turn; g += w->turn) {
+        const ptrdiff_t left = g < groups ? groups - g : 0;
+        const Place here = nth(w, at, left ? g : 0);
         memcpy(b->at, here.at, sizeof b->at);
-        b->count = groups - g < w->turn ? groups - g : w->turn;
+        b->count = left < w->turn ? left : w->turn;
         turn(d, a, b, &lines);
         Batch *next = a;
         a = b;
         b = next;
     }
-    apply(w, a->at, a->count, a->f, &lines);
     lines_end(&lines);
 }
 

@@ -75,14 +75,16 @@ typedef struct {
     double hi[2][TILE], lo[2][TILE], count[TILE];
 } Sums;
 
-/* Of n elements each: the mean, in words of the arithmetic type hi + lo, sum (x - mean)^2, and
- * 1 / sqrt of the variance and eps. Beyond these limits that type does not carry them. */
+/* Of n elements each: the mean, sum (x - mean)^2, 1 / sqrt of the variance and eps, and what makes
+ * xhat, in the arithmetic type: ((x - hi) - lo) * scale. Beyond these limits that type does not carry
+ * them. inverse: 1 / n where that is exact, else 0. */
 typedef struct {
-    double n, eps, far, least, most;
+    double n, inverse, eps, far, least, most;
     int centred, joined; /* the sums have second words */
 } Finish;
 typedef struct {
-    double mean[TILE], m2[TILE], hi[TILE], lo[TILE], rstd[TILE];
+    double mean[TILE], m2[TILE], rstd[TILE];
+    float hi[TILE], lo[TILE], scale[TILE];
 } Statistics;
 
 /* xhat = ((x - k) - lo) * rstd of each of up to TILE groups, in double. */

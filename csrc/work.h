@@ -180,12 +180,13 @@ typedef struct {
 } Params;
 
 /* Neighbouring groups that are being applied, and what their runs are made with from param on; -1:
- * nothing yet. */
+ * nothing yet. made: with the same everywhere. */
 typedef struct {
     const ptrdiff_t *at;
     ptrdiff_t count;
     const Fold *f;
     ptrdiff_t param;
+    int made;
     Params params;
     Affine affine;
     Lines *lines;
@@ -214,7 +215,8 @@ void settle(const Work *, const ptrdiff_t at[STEPS], ptrdiff_t count, double *k,
 void apply(const Work *, const ptrdiff_t at[STEPS], ptrdiff_t count, const Fold *, Lines *);
 /* Can the arithmetic type carry them all? */
 int all_carried(const Work *, const ptrdiff_t at[STEPS], ptrdiff_t count, const Fold *);
-void applying(Applying *, const ptrdiff_t at[STEPS], ptrdiff_t count, const Fold *, Lines *);
+void applying(Applying *, const ptrdiff_t at[STEPS], ptrdiff_t count, const Fold *,
+              const Statistics *made, Lines *);
 /* Rows of floats: elements i .. of runs run .. of the groups that are being applied. */
 Applied applied_rows(const Work *, Applying *, ptrdiff_t run, ptrdiff_t i);
 

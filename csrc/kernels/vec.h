@@ -279,6 +279,19 @@ INLINE vd nearest_float(vd v)
 #endif
 }
 
+/* Each rounded to float. */
+INLINE void store_floats(float *p, vd v)
+{
+#if defined(__AVX2__)
+    _mm_storeu_ps(p, _mm256_cvtpd_ps((__m256d)v));
+#elif defined(__SSE2__)
+    _mm_storel_pi((__m64 *)(void *)p, _mm_cvtpd_ps((__m128d)v));
+#else
+    const vh f = __builtin_convertvector(v, vh);
+    memcpy(p, &f, sizeof f);
+#endif
+}
+
 /* The lanes of two sums as one double each: 8 + 8, 4 + 4, 2 + 2, 1 + 1. */
 INLINE vd fold_vectors(const vd *lanes)
 {
