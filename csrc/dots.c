@@ -25,8 +25,8 @@ static void dots_fast(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count,
     for (ptrdiff_t u = 0; u < n; u++) {
         sums(w, at, count, u * each, each, k, &by, NULL, &sum);
         for (ptrdiff_t g = 0; g < count; g++) {
-            const double r = total((Two){sum.hi[0][g], sum.lo[0][g]});
-            const double q = total((Two){sum.hi[1][g], sum.lo[1][g]});
+            const double r = total(sum_of(&sum, 0, g));
+            const double q = total(sum_of(&sum, 1, g));
             const double xhat = (is_double ? q : q * rstd[g]) - lo[g] * rstd[g] * r;
             d[g * step + u] = (Dot){r, w->vector ? q : xhat};
         }

@@ -28,23 +28,15 @@ typedef struct {
 static int finish_quick(const Work *w, const Batch *b, const Sums *s, Statistics *to)
 {
     const Limits l = limits(w);
-    const Plan *p = w->plan;
-    const double n = (double)(p->runs * p->n), inverse = 1 / n;
-    const Finish how = {.n = n,
-                        .inverse = (p->runs * p->n & (p->runs * p->n - 1)) ? 0 : inverse,
-                        .eps = w->job->eps,
-                        .far = l.far,
-                        .least = l.least,
-                        .most = l.most,
-                        .centred = w->centred,
-                        .joined = p->runs > p->per || p->n > p->block};
-    return w->t->dtype != F64 && !w->t->mask && w->kernels->finish(s, b->count, &how, to);
+    const ptrdiff_t n = w->plan->runs * w->plan->n;
+    const double inverse = n & (n - 1) ? 0 : 1 / (double)n;
+    const Finish how = {inverse, w->job->eps, l.far, l.least, l.most, w->centred};
+    return w->t->dtype != F64 && !s->masked && w->kernels->finish(s, b->count, &how, to);
 }
 
 static void finish(const Drive *d, Batch *b, double *k, Sums *s)
 {
     const Work *w = d->w;
-    const double n = (double)(w->plan->runs * w->plan->n);
     const int bare = w->vector ? !w->far : !w->weight && !w->bias;
     const Statistics *own = &b->own;
     Moment m[TILE];
@@ -56,7 +48,7 @@ static void finish(const Drive *d, Batch *b, double *k, Sums *s)
         b->f[g] = quick ? (Fold){.hi = own->hi[g], .lo = own->lo[g], .rstd = own->rstd[g]}
                         : fold(w, &m[g]);
     for (ptrdiff_t g = 0, at = b->at[STAT]; d->moments && g < b->count; g++) {
-        d->moments[at] = quick ? (Moment){n, own->mean[g], 0, own->m2[g]} : m[g];
+        d->moments[at] = quick ? (Moment){s->n, own->mean[g], 0, own->m2[g]} : m[g];
         at += across(w->plan)->step[STAT];
     }
     b->plain = b->made || all_carried(w, b->at, b->count, b->f);

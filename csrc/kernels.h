@@ -15,7 +15,9 @@ enum { TILE = 256 }; /* groups of one call at most */
 /* Lanes of columns are LANES rows of this many: no multiple of a page, whose rows would meet in few
  * sets of the cache. */
 enum { PITCH = TILE + LANES };
-enum { STRIP = 64 }; /* rows of columns that are taken together: their lines stay in L2 */
+/* Rows of columns that are taken together: four to a lane, whose sums come and go once, and still near
+ * what follows in memory; and where sums need no memory, for the lines stay in the second cache. */
+enum { STRIP = 64, FOLDED = 256 };
 
 /* How each of up to TILE groups is normalised, as arrays of A: y = ((x - hi) - lo) * scale + shift.
  */
@@ -69,18 +71,19 @@ typedef struct {
     double *sums;
 } Taken;
 
-/* Of up to TILE groups: two sums in two words each, the first as kernels have them, and the
- * included elements. */
+/* Of up to TILE groups: two sums in two words each, the first as kernels have them; joined: the
+ * second are there, too. And their elements, n; masked: the included ones are counted. */
 typedef struct {
-    double hi[2][TILE], lo[2][TILE], count[TILE];
+    double hi[2][TILE], lo[2][TILE], count[TILE], n;
+    int joined, masked;
 } Sums;
 
-/* Of n elements each: the mean, sum (x - mean)^2, 1 / sqrt of the variance and eps, and what makes
+/* Of each: the mean, sum (x - mean)^2, 1 / sqrt of the variance and eps, and what makes
  * xhat, in the arithmetic type: ((x - hi) - lo) * scale. Beyond these limits that type does not carry
  * them. inverse: 1 / n where that is exact, else 0. */
 typedef struct {
-    double n, inverse, eps, far, least, most;
-    int centred, joined; /* the sums have second words */
+    double inverse, eps, far, least, most;
+    int centred;
 } Finish;
 typedef struct {
     double mean[TILE], m2[TILE], rstd[TILE];

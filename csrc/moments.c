@@ -37,7 +37,8 @@ static double sample(const Work *w, const ptrdiff_t at[STEPS])
  * nearer the mean. */
 static int moment(const Sums *s, ptrdiff_t g, int is_double, int centred, double *k, Moment *m)
 {
-    const double r = s->hi[0][g] + s->lo[0][g], q = s->hi[1][g] + s->lo[1][g], count = s->count[g];
+    const Two rs = sum_of(s, 0, g), qs = sum_of(s, 1, g);
+    const double r = rs.hi + rs.lo, q = qs.hi + qs.lo, count = s->masked ? s->count[g] : s->n;
     const double mean = r / count, mean_square = q / count, var = mean_square - mean * mean;
     Two sum = {*k, 0};
     join(&sum, mean);

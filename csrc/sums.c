@@ -74,9 +74,9 @@ static void sum_rows(const Work *w, const Piece *c, const double *k, const Weigh
 }
 
 /* Rows of columns that are taken together. */
-static ptrdiff_t strip_of(const Plan *p, ptrdiff_t width)
+static ptrdiff_t strip_of(const Plan *p, ptrdiff_t width, int at_once)
 {
-    return p->pack ? BLOCK / width / LANES * LANES : STRIP;
+    return p->pack ? BLOCK / width / LANES * LANES : at_once ? FOLDED : STRIP;
 }
 
 /* A block of columns, run by run in strips whose lines stay in cache while lanes are walked. lanes
@@ -87,8 +87,8 @@ static void sum_cols(const Work *w, const Piece *c, const double *k, const Weigh
     const Plan *p = w->plan;
     const Tensors *t = w->t;
     const ptrdiff_t size = arithsize(t->dtype), width = c->count, end = c->i + c->n;
-    const ptrdiff_t strip = strip_of(p, width);
     const int at_once = lanes == NULL;
+    const ptrdiff_t strip = strip_of(p, width, at_once);
     Scratch xs, gs;
     for (ptrdiff_t run = c->run; run < c->run + c->runs; run++)
         for (ptrdiff_t i = c->i; i < end; i += strip) {
@@ -141,19 +141,19 @@ void sums(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, ptrdiff_t f
 {
     const Plan *p = w->plan;
     const ptrdiff_t per = by && p->vector ? 1 : p->per, last = first + nruns;
-    _Alignas(64) double lanes[2 * LANES * PITCH], block[2 * TILE], included[TILE];
-    const int whole = nruns <= per && p->n <= p->block;
-    double *sum = whole ? to->hi[0] : block;
+    _Alignas(64) double lanes[2 * LANES * PITCH], block[2 * TILE];
     const ptrdiff_t longest = p->n < p->block ? p->n : p->block;
-    const int at_once = !by && (per == 1 || nruns == 1) && longest <= strip_of(p, count);
+    const int at_once = !by && (per == 1 || nruns == 1) && longest <= strip_of(p, count, 1);
     if (p->form == COLS && !at_once)
         memset(lanes, 0, sizeof lanes);
-    if (w->t->mask)
-        memset(included, 0, sizeof included);
-    for (ptrdiff_t g = 0; g < count; g++) {
-        to->count[g] = (double)(nruns * p->n);
+    to->n = (double)(nruns * p->n);
+    to->masked = w->t->mask != NULL;
+    to->joined = nruns > per || p->n > p->block;
+    for (ptrdiff_t g = 0; g < count && to->masked; g++)
+        to->count[g] = 0;
+    for (ptrdiff_t g = 0; g < count && to->joined; g++)
         to->hi[0][g] = to->lo[0][g] = to->hi[1][g] = to->lo[1][g] = 0;
-    }
+    double *sum = to->joined ? block : to->hi[0];
     for (ptrdiff_t run = first; run < last; run += per)
         for (ptrdiff_t i = 0; i < p->n; i += p->block) {
             const ptrdiff_t runs = last - run < per ? last - run : per,
@@ -165,12 +165,10 @@ void sums(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, ptrdiff_t f
                 here[PARAM] += i;
             }
             if (p->form == COLS)
-                sum_cols(w, &c, k, by, here[PARAM], at_once ? NULL : lanes, sum, included);
+                sum_cols(w, &c, k, by, here[PARAM], at_once ? NULL : lanes, sum, to->count);
             else
-                sum_rows(w, &c, k, by, here[PARAM], meanwhile, sum, included);
-            for (int o = 0; o < 2 && !whole; o++)
+                sum_rows(w, &c, k, by, here[PARAM], meanwhile, sum, to->count);
+            for (int o = 0; o < 2 && to->joined; o++)
                 join_all(count, block + o * TILE, to->hi[o], to->lo[o]);
         }
-    for (ptrdiff_t g = 0; w->t->mask && g < count; g++)
-        to->count[g] = included[g];
 }

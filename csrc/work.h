@@ -69,6 +69,11 @@ static inline void join(Two *t, double x)
     t->hi = sum;
 }
 
+static inline Two sum_of(const Sums *s, int o, ptrdiff_t g)
+{
+    return (Two){s->hi[o][g], s->joined ? s->lo[o][g] : 0};
+}
+
 static inline double total(Two t)
 {
     return isfinite(t.hi) ? t.hi + t.lo : t.hi;

@@ -279,6 +279,25 @@ INLINE vd nearest_float(vd v)
 #endif
 }
 
+/* Lane j of vector i <-> lane i of vector j. */
+INLINE void transpose(vd v[DW])
+{
+#if defined(__AVX2__)
+    const __m256d a = _mm256_unpacklo_pd((__m256d)v[0], (__m256d)v[1]);
+    const __m256d b = _mm256_unpackhi_pd((__m256d)v[0], (__m256d)v[1]);
+    const __m256d c = _mm256_unpacklo_pd((__m256d)v[2], (__m256d)v[3]);
+    const __m256d d = _mm256_unpackhi_pd((__m256d)v[2], (__m256d)v[3]);
+    v[0] = (vd)_mm256_permute2f128_pd(a, c, 0x20);
+    v[1] = (vd)_mm256_permute2f128_pd(b, d, 0x20);
+    v[2] = (vd)_mm256_permute2f128_pd(a, c, 0x31);
+    v[3] = (vd)_mm256_permute2f128_pd(b, d, 0x31);
+#else
+    const vd a = v[0], b = v[1];
+    v[0] = (vd){a[0], b[0]};
+    v[1] = (vd){a[1], b[1]};
+#endif
+}
+
 /* Each rounded to float. */
 INLINE void store_floats(float *p, vd v)
 {
