@@ -77,10 +77,11 @@ Applied applied_rows(const Work *w, Applying *a, ptrdiff_t run, ptrdiff_t i)
     const Tensors *t = w->t;
     const Loop *row = across(p), *runs = &p->run[0];
     const ptrdiff_t param = param_of(w, a, run), size = itemsize(t->dtype);
+    char *y = t->y + a->at[Y] + run * runs->step[Y] + i * size;
     set_params(w, a, param);
     return (Applied){
         .x = {t->x + a->at[X] + run * runs->step[X] + i * size, row->step[X], runs->step[X], 0},
-        .y = {t->y + a->at[Y] + run * runs->step[Y] + i * size, row->step[Y], runs->step[Y]},
+        .y = {y, row->step[Y], runs->step[Y]},
         .count = a->count,
         .s = &a->affine,
         .w = w->vector ? parameters(w, w->weight, param + i) : NULL,
@@ -177,6 +178,24 @@ static void apply_fast(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count
         }
 }
 
+/* In scratch, where they lie since they were taken. */
+static void apply_kept(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, const Fold *f,
+                       char *x)
+{
+    const Plan *p = w->plan;
+    const ptrdiff_t size = arithsize(w->t->dtype), step = p->runs * p->n * size;
+    Applying a;
+    applying(&a, at, count, f, NULL, NULL);
+    for (ptrdiff_t j = 0; j < p->runs; j++) {
+        const ptrdiff_t param = param_of(w, &a, j);
+        const Piece run = {at, count, j, 1, 0, p->n};
+        char *here = x + j * p->n * size;
+        set_params(w, &a, param);
+        forward_piece(w, &run, &a, &(Walk){here, step, 0, 0}, here, step, param);
+    }
+    move(w, OUT, &(Piece){at, count, 0, p->runs, 0, p->n}, x, NULL, NULL);
+}
+
 /* Do scale and shift of a group's runs stay in the type's range? An overflow could come back by
  * the bias, and a subnormal scale has lost digits. Kernels of halves know no NaN but those of x. */
 static int parameters_carry(const Work *w, const Fold *f, ptrdiff_t param)
@@ -216,12 +235,16 @@ int all_carried(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, const
 
 /* Of a gradient nobody knows before: it is made again, where it could be that g * weight was too
  * large. */
-void apply(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, const Fold *f, Lines *lines)
+void apply(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, const Fold *f, Lines *lines,
+           Scratch *kept)
 {
+    const ptrdiff_t size = w->plan->runs * w->plan->n * arithsize(w->t->dtype);
     for (ptrdiff_t g = 0, many; g < count; g += many) {
         char wide[TILE] = {0};
         many = stretch(w, at, count, f, g);
-        if (many)
+        if (many && kept)
+            apply_kept(w, nth(w, at, g).at, many, f + g, kept->bytes + g * size);
+        else if (many)
             apply_fast(w, nth(w, at, g).at, many, f + g, lines, wide);
         else
             exact_group(w, nth(w, at, g).at, &f[g]);

@@ -48,7 +48,7 @@ static void back(const Drive *d, const ptrdiff_t at[STEPS], ptrdiff_t count, dou
         return;
     for (ptrdiff_t g = 0; g < count && !d->folds; g++)
         fold_dots(w, nth(w, at, g).at, dot + g * pitch, m[g].count, &f[g]);
-    apply(w, at, count, f, lines);
+    apply(w, at, count, f, lines, NULL);
 }
 
 /* An item's groups, so many at a time; the lines that they share wait from one turn to the next. */
@@ -100,7 +100,7 @@ static void dx_turn(const Drive *d, const ptrdiff_t at[STEPS], ptrdiff_t count, 
     Moment m[TILE];
     Fold f[TILE];
     folds_of(d, at, count, m, f);
-    apply(d->w, at, count, f, lines);
+    apply(d->w, at, count, f, lines, NULL);
 }
 
 static void dx_item(void *context, ptrdiff_t item)

@@ -16,6 +16,7 @@ static void dots_fast(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count,
     const ptrdiff_t n = units(w), each = w->plan->runs / n;
     double k[TILE], lo[TILE], rstd[TILE];
     const Weighing by = {{k, lo, rstd}, params, pitch};
+    const Summing how = {.k = k, .by = &by};
     Sums sum;
     for (ptrdiff_t g = 0; g < count || (cols && g % LANES); g++) {
         k[g] = g >= count ? 0 : is_double ? f[g].hi : f[g].hi + f[g].lo;
@@ -23,7 +24,7 @@ static void dots_fast(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count,
         rstd[g] = g < count ? f[g].rstd : 0;
     }
     for (ptrdiff_t u = 0; u < n; u++) {
-        sums(w, at, count, u * each, each, k, &by, NULL, &sum);
+        sums(w, at, count, u * each, each, &how, &sum);
         for (ptrdiff_t g = 0; g < count; g++) {
             const double r = total(sum_of(&sum, 0, g));
             const double q = total(sum_of(&sum, 1, g));

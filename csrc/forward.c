@@ -62,14 +62,15 @@ static void take_item(void *context, ptrdiff_t item)
     double k[TILE];
     Sums s;
     Batch b;
+    Scratch packed, *kept = w->kept ? &packed : NULL;
     Lines lines;
     lines_open(&lines);
     b.count = item_groups(w, item, b.at);
     shifts(w, b.at, b.count, k);
-    sums(w, b.at, b.count, 0, w->plan->runs, k, NULL, NULL, &s);
+    sums(w, b.at, b.count, 0, w->plan->runs, &(Summing){.k = k, .kept = kept}, &s);
     finish(d, &b, k, &s);
     if (w->t->y && !w->blended)
-        apply(w, b.at, b.count, b.f, &lines);
+        apply(w, b.at, b.count, b.f, &lines, kept);
     lines_end(&lines);
 }
 
@@ -84,7 +85,7 @@ static void apply_item(void *context, ptrdiff_t item)
     const ptrdiff_t count = item_groups(w, d->by == STAT ? w->items - 1 - item : item, at);
     for (ptrdiff_t g = 0; g < count; g++)
         f[g] = d->folds[at[d->by] + g * across(w->plan)->step[d->by]];
-    apply(w, at, count, f, lines_open(&lines));
+    apply(w, at, count, f, lines_open(&lines), NULL);
     lines_end(&lines);
 }
 
@@ -94,10 +95,11 @@ static void turn(const Drive *d, const Batch *a, Batch *b, Lines *lines)
     const Work *w = d->w;
     Sums s;
     Applying meanwhile;
+    const Summing how = {.meanwhile = a->plain ? &meanwhile : NULL};
     applying(&meanwhile, a->at, a->count, a->f, a->made ? &a->own : NULL, lines);
     if (!a->plain)
-        apply(w, a->at, a->count, a->f, lines);
-    sums(w, b->at, b->count, 0, w->plan->runs, NULL, NULL, a->plain ? &meanwhile : NULL, &s);
+        apply(w, a->at, a->count, a->f, lines, NULL);
+    sums(w, b->at, b->count, 0, w->plan->runs, &how, &s);
     finish(d, b, NULL, &s);
 }
 

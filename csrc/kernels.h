@@ -15,8 +15,8 @@ enum { TILE = 256 }; /* groups of one call at most */
 /* Lanes of columns are LANES rows of this many: no multiple of a page, whose rows would meet in few
  * sets of the cache. */
 enum { PITCH = TILE + LANES };
-/* Rows of columns that are taken together: four to a lane, whose sums come and go once, and still near
- * what follows in memory; and where sums need no memory, for the lines stay in the second cache. */
+/* Rows of columns that are taken together: four to a lane, whose sums come and go once, and still
+ * nearly in the order of memory; more where sums need none, for lines stay in the second cache. */
 enum { STRIP = 64, FOLDED = 256 };
 
 /* How each of up to TILE groups is normalised, as arrays of A: y = ((x - hi) - lo) * scale + shift.
@@ -78,9 +78,9 @@ typedef struct {
     int joined, masked;
 } Sums;
 
-/* Of each: the mean, sum (x - mean)^2, 1 / sqrt of the variance and eps, and what makes
- * xhat, in the arithmetic type: ((x - hi) - lo) * scale. Beyond these limits that type does not carry
- * them. inverse: 1 / n where that is exact, else 0. */
+/* Of each: the mean, sum (x - mean)^2, 1 / sqrt of the variance and eps, and what makes xhat in the
+ * arithmetic type, ((x - hi) - lo) * scale. Beyond these limits that type does not carry them.
+ * inverse: 1 / n where that is exact, else 0. */
 typedef struct {
     double inverse, eps, far, least, most;
     int centred;

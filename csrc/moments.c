@@ -68,11 +68,11 @@ void settle(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, double *k
     for (ptrdiff_t g = 0; g < count; g++)
         any |= again[g] = moment(s, g, is_double, w->centred, &k[g], &m[g]);
     if (any && cols)
-        sums(w, at, count, 0, w->plan->runs, k, NULL, NULL, s);
+        sums(w, at, count, 0, w->plan->runs, &(Summing){.k = k}, s);
     for (ptrdiff_t g = 0; any && g < count; g++)
         if (again[g]) {
             if (!cols)
-                sums(w, nth(w, at, g).at, 1, 0, w->plan->runs, k + g, NULL, NULL, s);
+                sums(w, nth(w, at, g).at, 1, 0, w->plan->runs, &(Summing){.k = k + g}, s);
             moment(s, cols ? g : 0, is_double, w->centred, &(double){k[g]}, &m[g]);
         }
     for (ptrdiff_t g = 0; g < count && is_double; g++)
@@ -92,6 +92,6 @@ void take(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, Moment *m)
     double k[TILE];
     Sums s;
     shifts(w, at, count, k);
-    sums(w, at, count, 0, w->plan->runs, k, NULL, NULL, &s);
+    sums(w, at, count, 0, w->plan->runs, &(Summing){.k = k}, &s);
     settle(w, at, count, k, &s, m);
 }

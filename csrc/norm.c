@@ -193,6 +193,14 @@ static int pipes(const Work *w, const Plan *p)
     return rows && fits && !own && !w->blended && !job->given_mean;
 }
 
+/* Are the groups of a turn packed once? */
+static int keeps(const Work *w, const Plan *p)
+{
+    const int taken = !w->blended && !w->job->given_mean && !w->t->g;
+    return p->form == ROWS && p->pack && taken && w->t->y &&
+           w->turn * p->runs * p->n * arithsize(w->t->dtype) <= (ptrdiff_t)sizeof(Scratch);
+}
+
 int work_open(Work *w, Plan *plan, const Job *job, void **owned)
 {
     enum { TURNS = 16 }; /* of an item */
@@ -222,6 +230,7 @@ int work_open(Work *w, Plan *plan, const Job *job, void **owned)
                 bytes * (job->t.g ? 3 : 2) > cpu_stream_bytes();
     w->piped = pipes(w, plan);
     w->turn = turn_of(w, plan);
+    w->kept = keeps(w, plan);
     make_items(w, w->piped || (plan->form == ROWS && job->t.g) ? w->turn * TURNS : w->turn);
     return 0;
 }

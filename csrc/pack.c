@@ -35,11 +35,29 @@ static void move_span(const Work *w, Direction d, const Span *s, void *scratch, 
         w->kernels->unpack(t->y + s->at[Y], s->along->step[Y], scratch, s->n);
 }
 
+/* Do all elements of a piece follow each other in memory? */
+static int gapless(const Plan *p, Direction d, const Piece *c)
+{
+    const int s = d == IN ? X : d == GRAD ? G : Y;
+    const Loop *in = &p->inner[0], *run = &p->run[0], *row = across(p);
+    const ptrdiff_t runs = c->n * in->step[s], groups = c->runs * runs;
+    return p->ninner == 1 && (c->runs == 1 || (p->nrun == 1 && run->step[s] == runs)) &&
+           (c->count == 1 || row->step[s] == groups);
+}
+
 static void move_rows(const Work *w, Direction d, const Piece *c, char *scratch, const double *fill,
                       double *included)
 {
     const Plan *p = w->plan;
     Span s = {.along = &p->inner[p->ninner - 1]};
+    if (!w->t->mask && gapless(p, d, c)) {
+        memcpy(s.at, c->at, sizeof s.at);
+        locate(p->run, p->nrun, c->run, s.at);
+        locate(p->inner, p->ninner, c->i, s.at);
+        s.n = c->count * c->runs * c->n;
+        move_span(w, d, &s, scratch, NULL, NULL, 0);
+        return;
+    }
     for (ptrdiff_t g = 0; g < c->count; g++)
         for (ptrdiff_t r = c->run; r < c->run + c->runs; r++)
             for (ptrdiff_t e = c->i, end = e + c->n; e < end; e += s.n) {
@@ -49,7 +67,8 @@ static void move_rows(const Work *w, Direction d, const Piece *c, char *scratch,
                 locate(p->inner, p->ninner, e, s.at);
                 const ptrdiff_t left = s.along->n - e % s.along->n;
                 s.n = left < end - e ? left : end - e;
-                move_span(w, d, &s, scratch, fill + g, included ? included + g : NULL, 0);
+                move_span(w, d, &s, scratch, fill ? fill + g : NULL, included ? included + g : NULL,
+                          0);
                 scratch += s.n * arithsize(w->t->dtype);
             }
 }

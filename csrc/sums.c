@@ -20,9 +20,9 @@ static ptrdiff_t ahead_of(const Plan *p, ptrdiff_t size)
 
 /* A block of each group, x at its start, while other groups are applied: run by run where each run
  * has parameters of its own. */
-static void sweep(const Work *w, const Piece *c, Walk x, const double *k, Applying *meanwhile,
-                  double *sums)
+static void sweep(const Work *w, const Piece *c, Walk x, const Summing *how, double *sums)
 {
+    Applying *meanwhile = how->meanwhile;
     const Plan *p = w->plan;
     const ptrdiff_t each = meanwhile && p->run[0].step[PARAM] ? 1 : c->runs;
     double lanes[KEPT * 2 * LANES];
@@ -30,7 +30,7 @@ static void sweep(const Work *w, const Piece *c, Walk x, const double *k, Applyi
         x.ahead = ahead_of(p, itemsize(w->t->dtype));
     for (ptrdiff_t run = 0; run < c->runs; run += each, x.at += x.run) {
         const Applied a = meanwhile ? applied_rows(w, meanwhile, c->run + run, c->i) : (Applied){0};
-        const Taken t = {x, c->count, k, lanes, run > 0, run + each < c->runs, sums};
+        const Taken t = {x, c->count, how->k, lanes, run > 0, run + each < c->runs, sums};
         w->rows->sweep_rows(&a, &t, c->n, each);
     }
 }
@@ -44,9 +44,10 @@ static int near(const Work *w)
 }
 
 /* A block of each of an item's groups; a group's step is its runs in scratch, or in memory. */
-static void sum_rows(const Work *w, const Piece *c, const double *k, const Weighing *by,
-                     ptrdiff_t param, Applying *meanwhile, double *sums, double *included)
+static void sum_rows(const Work *w, const Piece *c, const Summing *how, ptrdiff_t param,
+                     double *sums, double *included)
 {
+    const Weighing *by = how->by;
     const Plan *p = w->plan;
     const Tensors *t = w->t;
     const Loop *row = across(p), *run = &p->run[0];
@@ -55,9 +56,12 @@ static void sum_rows(const Work *w, const Piece *c, const double *k, const Weigh
     Walk x = {t->x + x_at, row->step[X], run->step[X], 0},
          g = {t->g, row->step[G], run->step[G], 0};
     Scratch xs, gs;
-    if (p->pack) {
+    if (how->kept) {
+        x = (Walk){how->kept->bytes + (c->run * p->n + c->i) * size, p->runs * p->n * size,
+                   p->n * size, 0};
+    } else if (p->pack) {
         x = g = (Walk){xs.bytes, c->runs * c->n * size, c->n * size, 0};
-        move(w, IN, c, &xs, k, included);
+        move(w, IN, c, &xs, how->k, included);
         g.at = gs.bytes;
         if (by)
             move(w, GRAD, c, &gs, NULL, NULL);
@@ -70,7 +74,7 @@ static void sum_rows(const Work *w, const Piece *c, const double *k, const Weigh
         w->kernels->dots_rows(&x, &g, c->count, c->n, c->runs, &by->about, weights(w, param),
                               by->params ? by->params + param : NULL, by->pitch, sums);
     else
-        sweep(w, c, x, k, meanwhile, sums);
+        sweep(w, c, x, how, sums);
 }
 
 /* Rows of columns that are taken together. */
@@ -81,9 +85,11 @@ static ptrdiff_t strip_of(const Plan *p, ptrdiff_t width, int at_once)
 
 /* A block of columns, run by run in strips whose lines stay in cache while lanes are walked. lanes
  * NULL: the block is one run, and one strip. */
-static void sum_cols(const Work *w, const Piece *c, const double *k, const Weighing *by,
-                     ptrdiff_t param, double *lanes, double *sums, double *included)
+static void sum_cols(const Work *w, const Piece *c, const Summing *how, ptrdiff_t param,
+                     double *lanes, double *sums, double *included)
 {
+    const Weighing *by = how->by;
+    const double *k = how->k;
     const Plan *p = w->plan;
     const Tensors *t = w->t;
     const ptrdiff_t size = arithsize(t->dtype), width = c->count, end = c->i + c->n;
@@ -137,13 +143,14 @@ static void join_all(ptrdiff_t count, const double *block, double *hi, double *l
 
 /* Where a weight runs along the elements, a block is of one run. */
 void sums(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, ptrdiff_t first,
-          ptrdiff_t nruns, const double *k, const Weighing *by, Applying *meanwhile, Sums *to)
+          ptrdiff_t nruns, const Summing *how, Sums *to)
 {
     const Plan *p = w->plan;
-    const ptrdiff_t per = by && p->vector ? 1 : p->per, last = first + nruns;
+    const ptrdiff_t per = how->by && p->vector ? 1 : p->per, last = first + nruns;
     _Alignas(64) double lanes[2 * LANES * PITCH], block[2 * TILE];
     const ptrdiff_t longest = p->n < p->block ? p->n : p->block;
-    const int at_once = !by && (per == 1 || nruns == 1) && longest <= strip_of(p, count, 1);
+    const int at_once =
+        p->form == COLS && !how->by && (per == 1 || nruns == 1) && longest <= strip_of(p, count, 1);
     if (p->form == COLS && !at_once)
         memset(lanes, 0, sizeof lanes);
     to->n = (double)(nruns * p->n);
@@ -153,6 +160,8 @@ void sums(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, ptrdiff_t f
         to->count[g] = 0;
     for (ptrdiff_t g = 0; g < count && to->joined; g++)
         to->hi[0][g] = to->lo[0][g] = to->hi[1][g] = to->lo[1][g] = 0;
+    if (how->kept)
+        move(w, IN, &(Piece){at, count, 0, p->runs, 0, p->n}, how->kept->bytes, how->k, to->count);
     double *sum = to->joined ? block : to->hi[0];
     for (ptrdiff_t run = first; run < last; run += per)
         for (ptrdiff_t i = 0; i < p->n; i += p->block) {
@@ -160,14 +169,14 @@ void sums(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, ptrdiff_t f
                             n = p->n - i < p->block ? p->n - i : p->block;
             const Piece c = {at, count, run, runs, i, n};
             ptrdiff_t here[STEPS] = {[PARAM] = at[PARAM]};
-            if (by && p->vector) {
+            if (how->by && p->vector) {
                 locate(p->run, p->nrun, run, here);
                 here[PARAM] += i;
             }
             if (p->form == COLS)
-                sum_cols(w, &c, k, by, here[PARAM], at_once ? NULL : lanes, sum, to->count);
+                sum_cols(w, &c, how, here[PARAM], at_once ? NULL : lanes, sum, to->count);
             else
-                sum_rows(w, &c, k, by, here[PARAM], meanwhile, sum, to->count);
+                sum_rows(w, &c, how, here[PARAM], sum, to->count);
             for (int o = 0; o < 2 && to->joined; o++)
                 join_all(count, block + o * TILE, to->hi[o], to->lo[o]);
         }

@@ -20,6 +20,7 @@ typedef struct {
     ptrdiff_t batch;               /* groups of an item at most; of a norm, <= TILE */
     ptrdiff_t turn;                /* groups that are handled at a time: an item has several */
     int piped;                     /* those of a turn are applied while the next are taken */
+    int kept;                      /* they are packed once, and taken and applied in scratch */
     ptrdiff_t items, tiles;        /* tiles: items along the innermost kept loop */
     ptrdiff_t lead;                /* by so much the first of them is shorter, for the others to
                                       begin with a line of y */
@@ -205,11 +206,19 @@ typedef struct {
     ptrdiff_t pitch;
 } Weighing;
 
-/* sums.c: of `nruns` runs from `first` on of each of an item's groups: sum d and sum d * d, where
- * d = x - k, or the sums of kernel dots_rows; the included elements. In COLS what they are about is
- * there for a whole number of LANES. Meanwhile other groups may be applied, run for run. */
+/* What is summed, d and d * d where d = x - k (NULL: 0), or by what a gradient is; in COLS that is
+ * there for a whole number of LANES. Meanwhile other groups may be applied, run for run. kept: x is
+ * packed there, whole groups. */
+typedef struct {
+    const double *k;
+    const Weighing *by;
+    Applying *meanwhile;
+    Scratch *kept;
+} Summing;
+
+/* sums.c: of `nruns` runs from `first` on of each of an item's groups; the included elements. */
 void sums(const Work *, const ptrdiff_t at[STEPS], ptrdiff_t count, ptrdiff_t first,
-          ptrdiff_t nruns, const double *k, const Weighing *, Applying *meanwhile, Sums *);
+          ptrdiff_t nruns, const Summing *, Sums *);
 
 /* moments.c: the moments of an item's groups; about what k they are summed first, and the moments
  * from these sums (k NULL: about 0, as rows of floats are). */
@@ -217,7 +226,8 @@ void take(const Work *, const ptrdiff_t at[STEPS], ptrdiff_t count, Moment *);
 void shifts(const Work *, const ptrdiff_t at[STEPS], ptrdiff_t count, double *k);
 void settle(const Work *, const ptrdiff_t at[STEPS], ptrdiff_t count, double *k, Sums *, Moment *);
 /* apply.c: normalises an item's groups, or makes their dx. */
-void apply(const Work *, const ptrdiff_t at[STEPS], ptrdiff_t count, const Fold *, Lines *);
+void apply(const Work *, const ptrdiff_t at[STEPS], ptrdiff_t count, const Fold *, Lines *,
+           Scratch *);
 /* Can the arithmetic type carry them all? */
 int all_carried(const Work *, const ptrdiff_t at[STEPS], ptrdiff_t count, const Fold *);
 void applying(Applying *, const ptrdiff_t at[STEPS], ptrdiff_t count, const Fold *,

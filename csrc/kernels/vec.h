@@ -80,15 +80,6 @@ INLINE void place_vd(int stream, double *p, vd v)
 {
     (stream ? stream_vd : store_vd)(p, v);
 }
-/* As kernels of rows see floats and doubles: loaded and stored, by vectors and one by one. */
-#define get_f32     load_vf
-#define get_f64     load_vd
-#define set_f32     place_vf
-#define set_f64     place_vd
-#define get_one_f32 (float)
-#define get_one_f64 (double)
-#define set_one_f32 (float)
-#define set_one_f64 (double)
 enum { STREAM_MIN = 64 }; /* elements of a run whose lines are worth it */
 enum { NEXT = 4096 };     /* bytes from what is stored to what is asked for */
 /* Bytes from p to the next cache line. */
@@ -187,39 +178,6 @@ INLINE vd widen_part_f32(const float *p, ptrdiff_t m)
 #endif
 }
 
-/* As kernels of rows take them: sixteen elements, or the first n of them, and the lanes where they
- * go. */
-INLINE vl lane_f32(int j)
-{
-    const vl lane = LANE_NUMBERS;
-    return lane + j * DW;
-}
-INLINE void widen_all_f32(const float *p, vd x[NV])
-{
-    UNROLL
-    for (int j = 0; j < NV; j++)
-        x[j] = widen_f32(p + j * DW);
-}
-INLINE void widen_some_f32(const float *p, ptrdiff_t n, vd x[NV])
-{
-    UNROLL
-    for (int j = 0; j < NV; j++)
-        x[j] = widen_part_f32(p + j * DW, n - j * DW);
-}
-#define lane_f64 lane_f32
-INLINE void widen_all_f64(const double *p, vd x[NV])
-{
-    UNROLL
-    for (int j = 0; j < NV; j++)
-        x[j] = load_vd(p + j * DW);
-}
-INLINE void widen_some_f64(const double *p, ptrdiff_t n, vd x[NV])
-{
-    UNROLL
-    for (int j = 0; j < NV; j++)
-        x[j] = widen_part_f64(p + j * DW, n - j * DW);
-}
-
 /* q + a * b where the product is exact, so that fusing changes no bit. */
 INLINE vd add_exact(vd q, vd a, vd b)
 {
@@ -237,6 +195,17 @@ INLINE vd add_fused(vd a, vd b)
     vd one = {1, 1, 1, 1};
     __asm__("" : "+x"(one)); /* else it would become an addition again */
     return (vd)_mm256_fmadd_pd((__m256d)a, (__m256d)one, (__m256d)b);
+#else
+    return a + b;
+#endif
+}
+
+INLINE vf add_fused_vf(vf a, vf b)
+{
+#ifdef __FMA__
+    vf one = {1, 1, 1, 1, 1, 1, 1, 1};
+    __asm__("" : "+x"(one));
+    return (vf)_mm256_fmadd_ps((__m256)a, (__m256)one, (__m256)b);
 #else
     return a + b;
 #endif
@@ -342,6 +311,4 @@ INLINE void fold_lanes(const vd *r, const vd *q, double *r_sum, double *q_sum)
     *q_sum = b[0] + b[1];
 #endif
 }
-#define fold_f32 fold_lanes
-#define fold_f64 fold_lanes
 #endif
