@@ -27,6 +27,11 @@ class Case:
     backward: bool = False
 
     @property
+    def key(self):
+        """Of this case among all: two networks may have one shape."""
+        return f"{self.label} [{self.network}]"
+
+    @property
     def label(self):
         words = [self.norm + "_backward" * self.backward, str(self.shape).replace(" ", "")]
         if self.norm == "batch_norm":
@@ -208,6 +213,7 @@ CASES = [
     images("batch_norm", (64, 128, 56, 56), "ResNet-50, batch 64", training=False),
     images("batch_norm", (32, 64, 56, 56), "ResNet-50", training=False),
     *both(images("batch_norm", (32, 56, 56, 64), "ResNet-50", axis=-1)),
+    *both(images("batch_norm", (16, 28, 28, 512), "ResNet-50", axis=-1)),
     *both(images("group_norm", (32, 64, 56, 56), "ResNet-50", num_groups=32)),
     images("group_norm", (1, 128, 256, 256), "Stable Diffusion", num_groups=32),
     images("group_norm", (2, 320, 64, 64), "Stable Diffusion", num_groups=32),

@@ -66,7 +66,7 @@ def markdown(results):
 
 
 def write(path, results, about):
-    data = {"about": about, "results": {case.label: result for case, result in results}}
+    data = {"about": about, "results": {case.key: result for case, result in results}}
     Path(path).write_text(json.dumps(data, indent=1) + "\n")
 
 
@@ -74,7 +74,7 @@ def compare(path, results):
     """Lines on the cases that are slower than in that file, measured by the copy beside each."""
     old, lines = json.loads(Path(path).read_text())["results"], []
     for case, result in results:
-        before = old.get(case.label)
+        before = old.get(case.key)
         for name in OURS:
             if before and name in before and name in result:
                 was, now = (r[name]["min"] / r["copy"]["min"] for r in (before, result))
