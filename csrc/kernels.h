@@ -11,7 +11,7 @@
  * terms to a lane. Terms that are equal round alike, so lanes are short: a sum of 256 errs by at
  * most 86 u of itself, and, since squares of doubles are not exact, one of 8 by 2.7 u. */
 enum { LANES = 16, BLOCK = 4096, BLOCK_F64 = 128 };
-enum { TILE = 256 }; /* groups of one call at most */
+enum { TILE = 512 }; /* groups of one call at most */
 /* Lanes of columns are LANES rows of this many: no multiple of a page, whose rows would meet in few
  * sets of the cache. */
 enum { PITCH = TILE + LANES };

@@ -178,8 +178,8 @@ static ptrdiff_t turn_of(const Work *w, const Plan *p)
     const ptrdiff_t total = p->runs * p->n, near = (w->piped ? PIPED : NEAR) / total;
     const ptrdiff_t least = w->piped && w->vector && total <= FAR ? 4 : 1;
     const ptrdiff_t most = w->piped && p->run[0].step[PARAM] ? KEPT : TILE;
-    if (p->form == COLS)
-        return TILE;
+    if (p->form == COLS) /* scratch holds rows for all lanes */
+        return p->pack ? BLOCK / LANES : TILE;
     return near > most ? most : near < least ? least : near;
 }
 

@@ -151,8 +151,8 @@ void sums(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, ptrdiff_t f
     const ptrdiff_t longest = p->n < p->block ? p->n : p->block;
     const int at_once =
         p->form == COLS && !how->by && (per == 1 || nruns == 1) && longest <= strip_of(p, count, 1);
-    if (p->form == COLS && !at_once)
-        memset(lanes, 0, sizeof lanes);
+    for (ptrdiff_t l = 0; p->form == COLS && !at_once && l < 2 * LANES; l++)
+        memset(lanes + l * PITCH, 0, (size_t)(count + LANES) * sizeof *lanes);
     to->n = (double)(nruns * p->n);
     to->masked = w->t->mask != NULL;
     to->joined = nruns > per || p->n > p->block;

@@ -322,6 +322,7 @@ def test_masks_in_every_layout(cpu, dtype, rng):
 # More than caches hold: what is apart from x is then written past them.
 STREAMED = [Case("layer_norm", (2100, 1601), -1), Case("rms_norm", (37000, 91), -1),
             Case("batch_norm", (9, 33, 11400)), Case("batch_norm", (53000, 65), -1),
+            Case("batch_norm", (2700, 1301), -1), Case("instance_norm", (3, 900, 1261), -1),
             Case("group_norm", (9, 34, 11000), 1, 17), Case("instance_norm", (101, 33, 1013)),
             Case("layer_norm", (7, 97, 5003), 1), Case("layer_norm", (300, 70, 161), (1, 2))]
 
