@@ -29,7 +29,10 @@ static void folds_of(const Drive *d, const ptrdiff_t at[STEPS], ptrdiff_t count,
     for (ptrdiff_t g = 0; g < count; g++) {
         if (!d->folds && d->moments)
             m[g] = d->moments[at[STAT] + g * row->step[STAT]];
-        f[g] = d->folds ? d->folds[at[d->by] + g * row->step[d->by]] : fold(d->w, &m[g]);
+        if (d->folds)
+            f[g] = d->folds[at[d->by] + g * row->step[d->by]];
+        else
+            fold(d->w, &m[g], &f[g]);
     }
 }
 
@@ -47,7 +50,8 @@ static void back(const Drive *d, const ptrdiff_t at[STEPS], ptrdiff_t count, dou
     if (w->blended)
         return;
     for (ptrdiff_t g = 0; g < count && !d->folds; g++)
-        fold_dots(w, nth(w, at, g).at, dot + g * pitch, m[g].count, &f[g]);
+        fold_dots(w, at[PARAM] + g * across(w->plan)->step[PARAM], dot + g * pitch, m[g].count,
+                  &f[g]);
     apply(w, at, count, f, lines, NULL);
 }
 

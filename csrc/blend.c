@@ -106,7 +106,8 @@ static Fold blend_group(const Blend *b, const Moment *own, const Parts *p)
     Two mean = {own->hi, 0};
     join(&mean, b->mean[1] * p->move[1] + b->mean[2] * p->move[2]);
     const double var = blended(b->var, p->var) + ldexp(b->w->job->eps, -2 * b->e);
-    Fold f = fold_stats(b->w, mean.hi, mean.lo + own->lo, var);
+    Fold f;
+    fold_stats(b->w, mean.hi, mean.lo + own->lo, var, &f);
     f.exact |= b->e != 0;
     f.e = b->e;
     return f;
@@ -170,7 +171,8 @@ static Fold back_group(const Blend *b, const Moment *own, const Fold *f, double 
                        double by_var)
 {
     const double left = own->count - (own->count > 1 ? b->w->job->correction : 0);
-    Fold back = fold_stats(b->w, own->hi, own->lo, 1);
+    Fold back;
+    fold_stats(b->w, own->hi, own->lo, 1, &back);
     back.rstd = f->rstd;
     back.exact |= f->exact;
     back.e = f->e;

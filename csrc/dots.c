@@ -61,13 +61,17 @@ void dots(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, const Fold 
     }
 }
 
-void fold_dots(const Work *w, const ptrdiff_t at[STEPS], const Dot *d, double count, Fold *f)
+void fold_dots(const Work *w, ptrdiff_t param, const Dot *d, double count, Fold *f)
 {
     const Plan *p = w->plan;
     const ptrdiff_t step = p->run[p->nrun - 1].step[PARAM];
     Two r = {0}, q = {0};
-    for (ptrdiff_t u = 0; u < units(w); u++) {
-        const double weight = w->vector ? 1 : parameter(w, w->weight, at[PARAM] + u * step, 1);
+    if (w->vector) { /* weights are in the dots */
+        r.hi = d->r;
+        q.hi = d->q;
+    }
+    for (ptrdiff_t u = 0; !w->vector && u < units(w); u++) {
+        const double weight = parameter(w, w->weight, param + u * step, 1);
         join(&r, weight * d[u].r);
         join(&q, weight * d[u].q);
     }

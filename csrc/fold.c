@@ -16,30 +16,32 @@ static int carries(const Work *w, const Fold *f, double var)
 }
 
 /* From a mean in two words and a variance that includes eps. NaN in either: a group of NaN. */
-Fold fold_stats(const Work *w, double mean, double rest, double var)
+void fold_stats(const Work *w, double mean, double rest, double var, Fold *f)
 {
     const int wide = w->t->dtype == F64 || fabs(mean) >= limits(w).far;
-    Fold f = {.rstd = var > 0 ? 1 / sqrt(var) : var == 0 ? 0 : NAN};
-    if (mean != mean || f.rstd != f.rstd)
-        return (Fold){.rstd = NAN};
-    f.hi = wide ? mean : (double)(float)mean;
-    f.lo = (mean - f.hi) + rest;
-    f.exact = !carries(w, &f, var);
-    return f;
+    const double rstd = var > 0 ? 1 / sqrt(var) : var == 0 ? 0 : NAN;
+    *f = (Fold){.rstd = NAN};
+    if (mean != mean || rstd != rstd)
+        return;
+    f->rstd = rstd;
+    f->hi = wide ? mean : (double)(float)mean;
+    f->lo = (mean - f->hi) + rest;
+    f->exact = !carries(w, f, var);
 }
 
-Fold fold(const Work *w, const Moment *m)
+void fold(const Work *w, const Moment *m, Fold *f)
 {
     if (m->count == 0)
-        return (Fold){0};
-    return fold_stats(w, m->hi, m->lo, m->m2 / m->count + w->job->eps);
+        *f = (Fold){0};
+    else
+        fold_stats(w, m->hi, m->lo, m->m2 / m->count + w->job->eps, f);
 }
 
 /* Evaluation: every channel's own. */
 void fold_given(const Work *w, ptrdiff_t channels, Fold *f)
 {
     for (ptrdiff_t c = 0; c < channels; c++)
-        f[c] = fold_stats(w, w->job->given_mean[c], 0, w->job->given_var[c] + w->job->eps);
+        fold_stats(w, w->job->given_mean[c], 0, w->job->given_var[c] + w->job->eps, &f[c]);
 }
 
 void report(const Work *w, const Grid *g, const Moment *m, ChannelStat *channels)

@@ -45,8 +45,10 @@ static void finish(const Drive *d, Batch *b, double *k, Sums *s)
         settle(w, b->at, b->count, k, s, m);
     b->made = quick && bare && w->piped;
     for (ptrdiff_t g = 0; g < b->count && !b->made; g++)
-        b->f[g] = quick ? (Fold){.hi = own->hi[g], .lo = own->lo[g], .rstd = own->rstd[g]}
-                        : fold(w, &m[g]);
+        if (quick)
+            b->f[g] = (Fold){.hi = own->hi[g], .lo = own->lo[g], .rstd = own->rstd[g]};
+        else
+            fold(w, &m[g], &b->f[g]);
     for (ptrdiff_t g = 0, at = b->at[STAT]; d->moments && g < b->count; g++) {
         d->moments[at] = quick ? (Moment){s->n, own->mean[g], 0, own->m2[g]} : m[g];
         at += across(w->plan)->step[STAT];

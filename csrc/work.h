@@ -245,8 +245,8 @@ ptrdiff_t units(const Work *);
  * each of them, rows of `pitch` as kernel dots_rows has them. */
 void dots(const Work *, const ptrdiff_t at[STEPS], ptrdiff_t count, const Fold *, Dot *d,
           ptrdiff_t step, double *sums, ptrdiff_t pitch);
-/* What dx takes of the dots, into the fold; count: elements of the group. */
-void fold_dots(const Work *, const ptrdiff_t at[STEPS], const Dot *, double count, Fold *);
+/* What dx takes of the dots, into the fold; param: of its first; count: elements of the group. */
+void fold_dots(const Work *, ptrdiff_t param, const Dot *, double count, Fold *);
 /* Can the arithmetic type carry mean and slope? */
 static inline int dx_carries(const Work *w, const Fold *f)
 {
@@ -265,8 +265,8 @@ Grid grid(const Job *, ptrdiff_t groups);
 int work_open(Work *, Plan *, const Job *, void **owned);
 
 /* fold.c: moments, eps, parameters -> what is applied. */
-Fold fold(const Work *, const Moment *);
-Fold fold_stats(const Work *, double mean, double rest, double var); /* var includes eps */
+void fold(const Work *, const Moment *, Fold *);
+void fold_stats(const Work *, double mean, double rest, double var, Fold *); /* var includes eps */
 void fold_given(const Work *, ptrdiff_t channels, Fold *);
 /* blend.c: the unit 2^e in which the moments are blended; where it is not 1 they are taken again.
  */
