@@ -197,7 +197,7 @@ static void apply_kept(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count
 }
 
 /* Do scale and shift of a group's runs stay in the type's range? An overflow could come back by
- * the bias, and a subnormal scale has lost digits. Kernels of halves know no NaN but those of x. */
+ * the bias, and a subnormal scale has lost digits. Nor are NaN parameters of halves carried. */
 static int parameters_carry(const Work *w, const Fold *f, ptrdiff_t param)
 {
     const Plan *p = w->plan;
