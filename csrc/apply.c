@@ -128,7 +128,7 @@ static void dx_piece(const Work *w, const Piece *c, const Applying *a, const Wal
 }
 
 /* Elements of one run of each group. */
-static void apply_piece(const Work *w, const Piece *c, Applying *a, char *wide)
+static OWN_FRAME void apply_piece(const Work *w, const Piece *c, Applying *a, char *wide)
 {
     const Plan *p = w->plan;
     const Tensors *t = w->t;

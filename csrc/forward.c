@@ -46,7 +46,7 @@ static void finish(const Drive *d, Batch *b, double *k, Sums *s)
     b->made = quick && bare && w->piped;
     for (ptrdiff_t g = 0; g < b->count && !b->made; g++)
         if (quick)
-            b->f[g] = (Fold){.hi = own->hi[g], .lo = own->lo[g], .rstd = own->rstd[g]};
+            b->f[g] = (Fold){.hi = own->hi[g], .lo = own->rest[g], .rstd = own->rstd[g]};
         else
             fold(w, &m[g], &b->f[g]);
     for (ptrdiff_t g = 0, at = b->at[STAT]; d->moments && g < b->count; g++) {
@@ -57,14 +57,12 @@ static void finish(const Drive *d, Batch *b, double *k, Sums *s)
 }
 
 /* Takes an item's moments, and, by_group, applies them while the data are still near. */
-static void take_item(void *context, ptrdiff_t item)
+static OWN_FRAME void take_in(const Drive *d, ptrdiff_t item, Scratch *kept)
 {
-    const Drive *d = context;
     const Work *w = d->w;
     double k[TILE];
     Sums s;
     Batch b;
-    Scratch packed, *kept = w->kept ? &packed : NULL;
     Lines lines;
     lines_open(&lines);
     b.count = item_groups(w, item, b.at);
@@ -74,6 +72,21 @@ static void take_item(void *context, ptrdiff_t item)
     if (w->t->y && !w->blended)
         apply(w, b.at, b.count, b.f, &lines, kept);
     lines_end(&lines);
+}
+
+static OWN_FRAME void take_packed(const Drive *d, ptrdiff_t item)
+{
+    Scratch kept;
+    take_in(d, item, &kept);
+}
+
+static void take_item(void *context, ptrdiff_t item)
+{
+    const Drive *d = context;
+    if (d->w->kept)
+        take_packed(d, item);
+    else
+        take_in(d, item, NULL);
 }
 
 /* After a take in reverse: what was taken last is still near. */
@@ -92,7 +105,7 @@ static void apply_item(void *context, ptrdiff_t item)
 }
 
 /* Takes b while a is applied; either may be empty. */
-static void turn(const Drive *d, const Batch *a, Batch *b, Lines *lines)
+static OWN_FRAME void turn(const Drive *d, const Batch *a, Batch *b, Lines *lines)
 {
     const Work *w = d->w;
     Sums s;

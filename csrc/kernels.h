@@ -78,15 +78,15 @@ typedef struct {
     int joined, masked;
 } Sums;
 
-/* Of each: the mean, sum (x - mean)^2, 1 / sqrt of the variance and eps, and what makes xhat in the
- * arithmetic type, ((x - hi) - lo) * scale. Beyond these limits that type does not carry them.
- * inverse: 1 / n where that is exact, else 0. */
+/* Of each: the mean, rest of which is beyond float; sum (x - mean)^2; 1 / sqrt of the variance and
+ * eps; and what makes xhat in floats, ((x - hi) - lo) * scale. Beyond these limits float does not
+ * carry them. inverse: 1 / n where that is exact, else 0. */
 typedef struct {
     double inverse, eps, far, least, most;
     int centred;
 } Finish;
 typedef struct {
-    double mean[TILE], m2[TILE], rstd[TILE];
+    double mean[TILE], rest[TILE], m2[TILE], rstd[TILE];
     float hi[TILE], lo[TILE], scale[TILE];
 } Statistics;
 

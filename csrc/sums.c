@@ -44,8 +44,8 @@ static int near(const Work *w)
 }
 
 /* A block of each of an item's groups; a group's step is its runs in scratch, or in memory. */
-static void sum_rows(const Work *w, const Piece *c, const Summing *how, ptrdiff_t param,
-                     double *sums, double *included)
+static OWN_FRAME void sum_rows(const Work *w, const Piece *c, const Summing *how, ptrdiff_t param,
+                               double *sums, double *included)
 {
     const Weighing *by = how->by;
     const Plan *p = w->plan;
@@ -83,19 +83,21 @@ static ptrdiff_t strip_of(const Plan *p, ptrdiff_t width, int at_once)
     return p->pack ? BLOCK / width / LANES * LANES : at_once ? FOLDED : STRIP;
 }
 
-/* A block of columns, run by run in strips whose lines stay in cache while lanes are walked. lanes
- * NULL: the block is one run, and one strip. */
-static void sum_cols(const Work *w, const Piece *c, const Summing *how, ptrdiff_t param,
-                     double *lanes, double *sums, double *included)
+/* A block of columns, run by run in strips whose lines stay in cache while lanes are walked.
+ * at_once: the block is one run, and one strip. */
+static OWN_FRAME void sum_cols(const Work *w, const Piece *c, const Summing *how, ptrdiff_t param,
+                               int at_once, double *sums, double *included)
 {
+    _Alignas(64) double lanes[2 * LANES * PITCH];
     const Weighing *by = how->by;
     const double *k = how->k;
     const Plan *p = w->plan;
     const Tensors *t = w->t;
     const ptrdiff_t size = arithsize(t->dtype), width = c->count, end = c->i + c->n;
-    const int at_once = lanes == NULL;
     const ptrdiff_t strip = strip_of(p, width, at_once);
     Scratch xs, gs;
+    for (ptrdiff_t l = 0; !at_once && l < 2 * LANES; l++)
+        memset(lanes + l * PITCH, 0, (size_t)(width + LANES) * sizeof *lanes);
     for (ptrdiff_t run = c->run; run < c->run + c->runs; run++)
         for (ptrdiff_t i = c->i; i < end; i += strip) {
             const Piece s = {c->at, width, run, 1, i, end - i < strip ? end - i : strip};
@@ -147,12 +149,10 @@ void sums(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, ptrdiff_t f
 {
     const Plan *p = w->plan;
     const ptrdiff_t per = how->by && p->vector ? 1 : p->per, last = first + nruns;
-    _Alignas(64) double lanes[2 * LANES * PITCH], block[2 * TILE];
+    _Alignas(64) double block[2 * TILE];
     const ptrdiff_t longest = p->n < p->block ? p->n : p->block;
     const int at_once =
         p->form == COLS && !how->by && (per == 1 || nruns == 1) && longest <= strip_of(p, count, 1);
-    for (ptrdiff_t l = 0; p->form == COLS && !at_once && l < 2 * LANES; l++)
-        memset(lanes + l * PITCH, 0, (size_t)(count + LANES) * sizeof *lanes);
     to->n = (double)(nruns * p->n);
     to->masked = w->t->mask != NULL;
     to->joined = nruns > per || p->n > p->block;
@@ -174,7 +174,7 @@ void sums(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, ptrdiff_t f
                 here[PARAM] += i;
             }
             if (p->form == COLS)
-                sum_cols(w, &c, how, here[PARAM], at_once ? NULL : lanes, sum, to->count);
+                sum_cols(w, &c, how, here[PARAM], at_once, sum, to->count);
             else
                 sum_rows(w, &c, how, here[PARAM], sum, to->count);
             for (int o = 0; o < 2 && to->joined; o++)

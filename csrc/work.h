@@ -12,6 +12,9 @@
 #include <stdint.h>
 #include <string.h>
 
+/* What has large arrays has them only while it runs: stacks of threads are small. */
+#define OWN_FRAME __attribute__((noinline))
+
 typedef struct {
     const Tensors *t;
     const Job *job;                /* NULL where there are no statistics */

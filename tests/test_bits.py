@@ -319,6 +319,21 @@ def test_masks_in_every_layout(cpu, dtype, rng):
                          case.call(normc, x, where=np.broadcast_to(row, x.shape).copy()))
 
 
+@pytest.mark.parametrize("case", [Case("batch_norm", (40001, 16)), Case("layer_norm", (20000, 63), -1),
+                                  Case("instance_norm", (3, 7, 60001))], ids=str)
+def test_what_parameters_put_beyond_float_knows_no_neighbours(cpu, case, rng):
+    """Nor a mask: their groups take the exact road from the same mean, to its last word."""
+    x = (rng.normal(size=case.shape) + 1000).astype(np.float32)
+    weight = bias = np.full(case.parameter_shape, 1e31, np.float32)
+    plain = case.call(normc, x, weight, bias)
+    assert_same_bits(case.call(normc, x, weight, bias, where=np.ones(x.shape, bool)), plain)
+    places = case.members()
+    x.flat[places[0, 0]] = np.nan
+    spoilt = case.call(normc, x, weight, bias).reshape(-1)
+    assert np.isnan(spoilt[places[0]]).all()
+    assert_same_bits(spoilt[places[1:]], plain.reshape(-1)[places[1:]])
+
+
 # More than caches hold: what is apart from x is then written past them.
 STREAMED = [Case("layer_norm", (2100, 1601), -1), Case("rms_norm", (37000, 91), -1),
             Case("batch_norm", (9, 33, 11400)), Case("batch_norm", (53000, 65), -1),
