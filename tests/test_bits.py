@@ -319,7 +319,8 @@ def test_masks_in_every_layout(cpu, dtype, rng):
                          case.call(normc, x, where=np.broadcast_to(row, x.shape).copy()))
 
 
-@pytest.mark.parametrize("case", [Case("batch_norm", (40001, 16)), Case("layer_norm", (20000, 63), -1),
+@pytest.mark.parametrize("case", [Case("batch_norm", (40001, 16)),
+                                  Case("layer_norm", (20000, 63), -1),
                                   Case("instance_norm", (3, 7, 60001))], ids=str)
 def test_what_parameters_put_beyond_float_knows_no_neighbours(cpu, case, rng):
     """Nor a mask: their groups take the exact road from the same mean, to its last word."""
