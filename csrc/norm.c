@@ -169,13 +169,14 @@ static int parameters_of(Work *w, ptrdiff_t n, void **owned)
     return 0;
 }
 
-/* Groups of a turn, so many that x and y stay in the nearest caches; of a pipeline many, for a turn
- * waits for the statistics of the one before. Long rows come by several, for their parameters to be
- * near for all. */
+/* Groups of a turn: many, for each turn waits for the statistics of its own groups, or of the turn
+ * before; so many that they stay in the second cache, and, packed, in scratch. Long rows of a
+ * pipeline come by several, for their parameters to be near for all. */
 static ptrdiff_t turn_of(const Work *w, const Plan *p)
 {
-    enum { NEAR = 3072, PIPED = 8192, FAR = 1 << 14 };
-    const ptrdiff_t total = p->runs * p->n, near = (w->piped ? PIPED : NEAR) / total;
+    enum { PACKED = 3072, FORWARD = 8192, GRADIENT = 1 << 14, FAR = 1 << 14 };
+    const ptrdiff_t total = p->runs * p->n;
+    const ptrdiff_t near = (p->pack ? PACKED : w->t->g ? GRADIENT : FORWARD) / total;
     const ptrdiff_t least = w->piped && w->vector && total <= FAR ? 4 : 1;
     const ptrdiff_t most = w->piped && p->run[0].step[PARAM] ? KEPT : TILE;
     if (p->form == COLS) /* scratch holds rows for all lanes */
