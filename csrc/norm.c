@@ -174,9 +174,10 @@ static int parameters_of(Work *w, ptrdiff_t n, void **owned)
  * pipeline come by several, for their parameters to be near for all. */
 static ptrdiff_t turn_of(const Work *w, const Plan *p)
 {
-    enum { PACKED = 3072, FORWARD = 8192, GRADIENT = 1 << 14, FAR = 1 << 14 };
+    enum { FEW = 3072, FORWARD = 8192, GRADIENT = 1 << 14, FAR = 1 << 14 };
+    const int waits = !p->pack && (w->t->g || !w->job->given_mean);
     const ptrdiff_t total = p->runs * p->n;
-    const ptrdiff_t near = (p->pack ? PACKED : w->t->g ? GRADIENT : FORWARD) / total;
+    const ptrdiff_t near = (!waits ? FEW : w->t->g ? GRADIENT : FORWARD) / total;
     const ptrdiff_t least = w->piped && w->vector && total <= FAR ? 4 : 1;
     const ptrdiff_t most = w->piped && p->run[0].step[PARAM] ? KEPT : TILE;
     if (p->form == COLS) /* scratch holds rows for all lanes */
