@@ -29,17 +29,41 @@ INLINE vu widen_bits(vs h)
  * asked. */
 INLINE void narrow_bits(int stream, uint16_t *y, vu u, vu v)
 {
-#ifdef __AVX2__
-    const __m256i pairs = _mm256_packus_epi32((__m256i)u, (__m256i)v);
-    place_vf(stream, (float *)(void *)y, (vf)_mm256_permute4x64_epi64(pairs, 0xd8));
-#else
     (void)stream;
     const vs a = __builtin_convertvector(u, vs), b = __builtin_convertvector(v, vs);
     memcpy(y, &a, sizeof a);
     memcpy(y + FW, &b, sizeof b);
-#endif
 }
 
+/* Pairs of vectors are converted together. Their elements are in order, or, of bfloat16 on AVX2,
+ * dealt: the even ones to the first, the odd ones to the second, which takes no shuffling. */
+enum { PAIR = 2 * FW };
+INLINE void load_pair_f16(vf v[2], const float *from)
+{
+    v[0] = load_vf(from);
+    v[1] = load_vf(from + FW);
+}
+#ifdef __AVX2__
+enum { DEALT_f16, DEALT_bf16 };
+INLINE void load_pair_bf16(vf v[2], const float *from)
+{
+    __m256 half[2];
+    for (int j = 0; j < 2; j++, from += 4)
+        half[j] = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(from)),
+                                       _mm_loadu_ps(from + FW), 1);
+    v[0] = (vf)_mm256_shuffle_ps(half[0], half[1], 0x88);
+    v[1] = (vf)_mm256_shuffle_ps(half[0], half[1], 0xdd);
+}
+INLINE void widen_pair_bf16(vf v[2], const uint16_t *x)
+{
+    vu u;
+    memcpy(&u, x, sizeof u);
+    v[0] = (vf)(u << 16);
+    v[1] = (vf)(u & 0xffff0000);
+}
+#else
+#define load_pair_bf16 load_pair_f16
+#endif
 INLINE vf widen_vector_bf16(vs h)
 {
     return (vf)(widen_bits(h) << 16);
@@ -55,27 +79,43 @@ INLINE vu nearest_or_nan_bf16(vf v)
     const vu nan = (vu)(v != v);
     return (nearest_bf16(v) & ~nan) | (((vu)v >> 16 | 0x40) & nan);
 }
-INLINE int any_nan(vf v, vf w)
+#ifdef __AVX2__
+/* The upper halves, and one more where the lower is more than half of it, or half and the upper odd:
+ * the mean of the lower and 0x7ffe, or 0x7fff, rounded up, says so in its highest bit. */
+INLINE __m256i nearest_pair_bf16(vf v, vf w)
 {
-#ifdef __AVX__
-    return _mm256_movemask_ps(_mm256_cmp_ps((__m256)v, (__m256)w, _CMP_UNORD_Q));
-#else
-    (void)v, (void)w;
-    return 1; /* as fast */
-#endif
+    const __m256i even = (__m256i)v, odd = (__m256i)w;
+    const __m256i upper = _mm256_blend_epi16(_mm256_srli_epi32(even, 16), odd, 0xaa);
+    const __m256i lower = _mm256_blend_epi16(even, _mm256_slli_epi32(odd, 16), 0xaa);
+    __m256i least = _mm256_set1_epi16(0x7ffe), last = _mm256_set1_epi16(1);
+    __asm__("" : "+x"(least), "+x"(last)); /* else gcc 12 makes them anew each time */
+    const __m256i half = _mm256_or_si256(_mm256_and_si256(upper, last), least);
+    const __m256i more = _mm256_srli_epi16(_mm256_avg_epu16(lower, half), 15);
+    return _mm256_add_epi16(upper, more);
 }
 INLINE void narrow_pair_bf16(int stream, uint16_t *y, vf v, vf w)
 {
-    if (any_nan(v, w))
-        narrow_bits(stream, y, nearest_or_nan_bf16(v), nearest_or_nan_bf16(w));
-    else
-        narrow_bits(stream, y, nearest_bf16(v), nearest_bf16(w));
+    vu pair = (vu)nearest_pair_bf16(v, w);
+    if (_mm256_movemask_ps(_mm256_cmp_ps((__m256)v, (__m256)w, _CMP_UNORD_Q)))
+        pair = (nearest_or_nan_bf16(v)) | nearest_or_nan_bf16(w) << 16;
+    place_vf(stream, (float *)(void *)y, (vf)pair);
 }
+#else
+INLINE void narrow_pair_bf16(int stream, uint16_t *y, vf v, vf w)
+{
+    narrow_bits(stream, y, nearest_or_nan_bf16(v), nearest_or_nan_bf16(w));
+}
+#endif
 
 #ifdef __F16C__
 INLINE vf widen_vector_f16(vs h)
 {
     return (vf)_mm256_cvtph_ps((__m128i)h);
+}
+INLINE void widen_pair_f16(vf v[2], const uint16_t *x)
+{
+    for (int j = 0; j < 2; j++)
+        v[j] = (vf)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)(x + j * FW)));
 }
 INLINE void narrow_pair_f16(int stream, uint16_t *y, vf v, vf w)
 {
