@@ -67,6 +67,21 @@ def test_every_instruction_set(case, dtype, rng):
             assert_all_same(results[level], results["baseline"])
 
 
+@pytest.mark.parametrize("dtype", zoo.DTYPES)
+@pytest.mark.parametrize("n", [31, 100, 4100, 8230])
+def test_results_at_any_address(n, dtype, rng):
+    """Where a line of the result begins, odd elements may be the first of a pair; weights are more
+    than are arranged at a time."""
+    x = (rng.normal(size=(5, n)) + 1).astype(dtype)
+    weight, bias = rng.normal(size=(2, n)).astype(dtype)
+    room = np.empty(x.size + 32, dtype)
+    for first in (0, 1, 2, 15, 31):
+        out = room[first:first + x.size].reshape(x.shape)
+        results = on_every_level(lambda: normc.layer_norm(x, n, weight, bias, out=out).copy())
+        for level in results:
+            assert_same_bits(results[level], results["baseline"])
+
+
 @pytest.mark.parametrize("n", [67, 80, 1009])
 def test_a_streamed_gradient_that_is_made_again(n, rng):
     """One run of a group overflows in float; the ends of the others must not come after the group's

@@ -80,8 +80,8 @@ INLINE vu nearest_or_nan_bf16(vf v)
     return (nearest_bf16(v) & ~nan) | (((vu)v >> 16 | 0x40) & nan);
 }
 #ifdef __AVX2__
-/* The upper halves, and one more where the lower is more than half of it, or half and the upper odd:
- * the mean of the lower and 0x7ffe, or 0x7fff, rounded up, says so in its highest bit. */
+/* The upper halves, and one more where the lower is more than half of one, or half and the upper is
+ * odd: the mean of the lower and 0x7ffe, or 0x7fff, rounded up, says so in its highest bit. */
 INLINE __m256i nearest_pair_bf16(vf v, vf w)
 {
     const __m256i even = (__m256i)v, odd = (__m256i)w;
