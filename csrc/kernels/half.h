@@ -25,11 +25,9 @@ INLINE vu widen_bits(vs h)
     return __builtin_convertvector(h, vu);
 #endif
 }
-/* Both < 2^16. Here and below, y[0] .. y[2 * FW - 1] are stored, past the caches where that is
- * asked. */
-INLINE void narrow_bits(int stream, uint16_t *y, vu u, vu v)
+/* Both < 2^16. */
+INLINE void narrow_bits(uint16_t *y, vu u, vu v)
 {
-    (void)stream;
     const vs a = __builtin_convertvector(u, vs), b = __builtin_convertvector(v, vs);
     memcpy(y, &a, sizeof a);
     memcpy(y + FW, &b, sizeof b);
@@ -93,17 +91,17 @@ INLINE __m256i nearest_pair_bf16(vf v, vf w)
     const __m256i more = _mm256_srli_epi16(_mm256_avg_epu16(lower, half), 15);
     return _mm256_add_epi16(upper, more);
 }
-INLINE void narrow_pair_bf16(int stream, uint16_t *y, vf v, vf w)
+INLINE void narrow_pair_bf16(uint16_t *y, vf v, vf w)
 {
     vu pair = (vu)nearest_pair_bf16(v, w);
     if (_mm256_movemask_ps(_mm256_cmp_ps((__m256)v, (__m256)w, _CMP_UNORD_Q)))
         pair = (nearest_or_nan_bf16(v)) | nearest_or_nan_bf16(w) << 16;
-    place_vf(stream, (float *)(void *)y, (vf)pair);
+    store_vf((float *)(void *)y, (vf)pair);
 }
 #else
-INLINE void narrow_pair_bf16(int stream, uint16_t *y, vf v, vf w)
+INLINE void narrow_pair_bf16(uint16_t *y, vf v, vf w)
 {
-    narrow_bits(stream, y, nearest_or_nan_bf16(v), nearest_or_nan_bf16(w));
+    narrow_bits(y, nearest_or_nan_bf16(v), nearest_or_nan_bf16(w));
 }
 #endif
 
@@ -117,11 +115,11 @@ INLINE void widen_pair_f16(vf v[2], const uint16_t *x)
     for (int j = 0; j < 2; j++)
         v[j] = (vf)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)(x + j * FW)));
 }
-INLINE void narrow_pair_f16(int stream, uint16_t *y, vf v, vf w)
+INLINE void narrow_pair_f16(uint16_t *y, vf v, vf w)
 {
     const __m128i a = _mm256_cvtps_ph((__m256)v, _MM_FROUND_TO_NEAREST_INT);
     const __m128i b = _mm256_cvtps_ph((__m256)w, _MM_FROUND_TO_NEAREST_INT);
-    place_vf(stream, (float *)(void *)y, (vf)_mm256_set_m128i(b, a));
+    store_vf((float *)(void *)y, (vf)_mm256_set_m128i(b, a));
 }
 #else
 INLINE vf widen_vector_f16(vs h)
@@ -142,9 +140,9 @@ INLINE vu nearest_f16(vf v)
     const vu half = (normal & ~tiny & ~huge) | (small & tiny) | (huge & 0x7c00) | (nan & 0x200);
     return half | ((u >> 16) & 0x8000);
 }
-INLINE void narrow_pair_f16(int stream, uint16_t *y, vf v, vf w)
+INLINE void narrow_pair_f16(uint16_t *y, vf v, vf w)
 {
-    narrow_bits(stream, y, nearest_f16(v), nearest_f16(w));
+    narrow_bits(y, nearest_f16(v), nearest_f16(w));
 }
 #endif
 #endif
