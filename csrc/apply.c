@@ -17,15 +17,14 @@ void applying(Applying *a, const ptrdiff_t at[STEPS], ptrdiff_t count, const Fol
         a->affine = (Affine){.hi = made->hi, .lo = made->lo, .scale = made->scale, .shift = none};
 }
 
-/* rstd * weight is rounded once where the weight is constant along the run. */
-static inline void fill_params(int f64, const Work *w, Applying *a, ptrdiff_t param)
+/* rstd * weight is rounded once where the weight is constant along the run. Rows of `count` values;
+ * the parameters are from param on, `step` apart. */
+static inline void fill_values(int f64, const Work *w, const Fold *f, ptrdiff_t count,
+                               ptrdiff_t param, ptrdiff_t step, void *values)
 {
-    const ptrdiff_t step = across(w->plan)->step[PARAM], count = a->count;
     const void *weights = w->vector ? NULL : w->weight, *bias = w->vector ? NULL : w->bias;
     const int gradient = w->t->g != NULL;
-    void *values = a->params.values;
-    for (ptrdiff_t g = 0; g < count; g++, param += step) {
-        const Fold *f = &a->f[g];
+    for (ptrdiff_t g = 0; g < count; g++, f++, param += step) {
         const double weight = weights ? get_as(f64, weights, param) : 1;
         const double shift = bias ? get_as(f64, bias, param) : 0;
         put_as(f64, values, g + HI * count, f->hi);
@@ -36,31 +35,39 @@ static inline void fill_params(int f64, const Work *w, Applying *a, ptrdiff_t pa
             put_as(f64, values, g + SLOPE * count, f->slope * f->rstd);
             put_as(f64, values, g + WEIGHT * count, weight);
         }
-        if (w->plan->pack)
-            a->params.fill[g] = f->hi;
     }
+}
+
+static void fill_params(const Work *w, const Fold *f, ptrdiff_t count, ptrdiff_t param,
+                        ptrdiff_t step, void *values)
+{
+    if (w->t->dtype == F64)
+        fill_values(1, w, f, count, param, step, values);
+    else
+        fill_values(0, w, f, count, param, step, values);
+}
+
+/* Of groups from the first on, of `count` whose values are there. */
+static Affine affine(const Work *w, const void *values, ptrdiff_t count, ptrdiff_t first)
+{
+    return (Affine){.hi = parameters(w, values, HI * count + first),
+                    .lo = parameters(w, values, LO * count + first),
+                    .scale = parameters(w, values, SCALE * count + first),
+                    .shift = parameters(w, values, SHIFT * count + first),
+                    .slope = parameters(w, values, SLOPE * count + first),
+                    .weight = parameters(w, values, WEIGHT * count + first),
+                    .stream = w->stream,
+                    .flat = w->job->given_mean && !w->blended};
 }
 
 static void set_params(const Work *w, Applying *a, ptrdiff_t param)
 {
-    const ptrdiff_t count = a->count;
-    void *values = a->params.values;
     a->affine.stream = w->stream;
     if (param == a->param || a->made)
         return;
     a->param = param;
-    if (w->t->dtype == F64)
-        fill_params(1, w, a, param);
-    else
-        fill_params(0, w, a, param);
-    a->affine = (Affine){.hi = values,
-                         .lo = parameters(w, values, LO * count),
-                         .scale = parameters(w, values, SCALE * count),
-                         .shift = parameters(w, values, SHIFT * count),
-                         .slope = parameters(w, values, SLOPE * count),
-                         .weight = parameters(w, values, WEIGHT * count),
-                         .stream = w->stream,
-                         .flat = w->job->given_mean && !w->blended};
+    fill_params(w, a->f, a->count, param, across(w->plan)->step[PARAM], a->params);
+    a->affine = affine(w, a->params, a->count, 0);
 }
 
 /* Where a run's parameters are. */
@@ -133,7 +140,7 @@ static OWN_FRAME void apply_piece(const Work *w, const Piece *c, Applying *a, ch
     const Plan *p = w->plan;
     const Tensors *t = w->t;
     const Loop *step = p->form == COLS ? &p->inner[0] : across(p);
-    const double *fill = a->params.fill;
+    const double *fill = a->fill;
     ptrdiff_t here[STEPS];
     memcpy(here, c->at, sizeof here);
     locate(p->run, p->nrun, c->run, here);
@@ -171,6 +178,12 @@ static void apply_fast(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count
     const int back = p->form == COLS || p->runs * p->n > FAR;
     Applying a;
     applying(&a, at, count, f, NULL, lines);
+    if (w->table) {
+        a.made = 1;
+        a.affine = affine(w, w->table, w->channels, at[PARAM]);
+    }
+    for (ptrdiff_t g = 0; g < count && p->pack; g++)
+        a.fill[g] = f[g].hi;
     for (ptrdiff_t j = 0; j < p->runs; j++)
         for (ptrdiff_t i = (p->n - 1) / piece * piece; i >= 0; i -= piece) {
             const ptrdiff_t n = p->n - i < piece ? p->n - i : piece;
@@ -220,12 +233,26 @@ static ptrdiff_t stretch(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t cou
                          ptrdiff_t g)
 {
     const ptrdiff_t step = across(w->plan)->step[PARAM], most = w->vector && step ? 1 : count;
+    if (w->table)
+        return count - g;
     const int known = w->t->g || w->vector || (!w->weight && !w->bias); /* fold_dots, w->far */
     ptrdiff_t n = 0;
     while (g + n < count && n < most && !f[g + n].exact && !w->far &&
            (known || parameters_carry(w, &f[g + n], at[PARAM] + (g + n) * step)))
         n++;
     return n;
+}
+
+void tabulate(Work *w, const Fold *f, ptrdiff_t channels, void *values)
+{
+    int carried = !w->far && across(w->plan)->step[PARAM] == 1;
+    for (ptrdiff_t c = 0; c < channels && carried; c++)
+        carried = !f[c].exact && parameters_carry(w, &f[c], c);
+    if (!carried)
+        return;
+    fill_params(w, f, channels, 0, 1, values);
+    w->table = values;
+    w->channels = channels;
 }
 
 int all_carried(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, const Fold *f)

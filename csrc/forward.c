@@ -2,7 +2,8 @@
  *
  * by_group   a pipeline: while a batch of groups is applied, the next is taken, in one walk of both
  *            (rows), or each item is taken and applied before the next
- * by_phase   statistics of all groups first: they are blended, or given */
+ * by_phase   statistics of all groups first: they are blended
+ * by_channel   they are given */
 #include "cpu.h"
 #include "threads.h"
 #include "work.h"
@@ -94,13 +95,15 @@ static void apply_item(void *context, ptrdiff_t item)
 {
     const Drive *d = context;
     const Work *w = d->w;
-    Fold f[TILE];
+    Fold own[TILE];
     Lines lines;
     ptrdiff_t at[STEPS];
     const ptrdiff_t count = item_groups(w, d->by == STAT ? w->items - 1 - item : item, at);
-    for (ptrdiff_t g = 0; g < count; g++)
-        f[g] = d->folds[at[d->by] + g * across(w->plan)->step[d->by]];
-    apply(w, at, count, f, lines_open(&lines), NULL);
+    const ptrdiff_t step = across(w->plan)->step[d->by];
+    const Fold *f = d->folds + at[d->by];
+    for (ptrdiff_t g = 0; g < count && step != 1; g++)
+        own[g] = f[g * step];
+    apply(w, at, count, step == 1 ? f : own, lines_open(&lines), NULL);
     lines_end(&lines);
 }
 
@@ -177,17 +180,28 @@ static int blend_all(const Work *w, const Grid *g, Fold *folds)
 /* Statistics of all groups first, then every group is applied. */
 static int by_phase(const Work *w)
 {
-    const Job *job = w->job;
-    const int blended = w->blended;
-    const Grid g = grid(job, w->plan->groups);
-    Fold *folds = malloc((size_t)(blended ? w->plan->groups : g.channels) * sizeof *folds);
-    int failed = !folds;
-    if (!failed && blended)
-        failed = blend_all(w, &g, folds);
-    else if (!failed)
-        fold_given(w, g.channels, folds);
-    if (!failed && job->t.y)
-        parallel(w->items, apply_item, &(Drive){w, NULL, folds, blended ? STAT : PARAM});
+    const Grid g = grid(w->job, w->plan->groups);
+    Fold *folds = malloc((size_t)w->plan->groups * sizeof *folds);
+    const int failed = !folds || blend_all(w, &g, folds);
+    if (!failed && w->t->y)
+        parallel(w->items, apply_item, &(Drive){w, NULL, folds, STAT});
+    free(folds);
+    return failed ? -1 : 0;
+}
+
+/* The statistics are given. */
+static int by_channel(Work *w)
+{
+    const ptrdiff_t channels = w->t->shape[w->job->axis];
+    Fold *folds = malloc((size_t)channels * sizeof *folds);
+    void *values = malloc((size_t)(ROWS_OF_PARAMS * channels * arithsize(w->t->dtype)));
+    const int failed = !folds || !values;
+    if (!failed) {
+        fold_given(w, channels, folds);
+        tabulate(w, folds, channels, values);
+        parallel(w->items, apply_item, &(Drive){w, NULL, folds, PARAM});
+    }
+    free(values);
     free(folds);
     return failed ? -1 : 0;
 }
@@ -207,7 +221,9 @@ int norm_forward(const Job *job)
         return 0;
     }
     const FpState saved = fp_enter();
-    const int failed = w.blended || job->given_mean ? by_phase(&w) : by_group(&w);
+    const int failed = w.blended         ? by_phase(&w)
+                       : job->given_mean ? by_channel(&w)
+                                         : by_group(&w);
     cpu_stream_end();
     fp_leave(saved);
     free(owned);

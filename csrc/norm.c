@@ -59,16 +59,28 @@ ptrdiff_t norm_parameters(const Job *job)
 
 /* ---- axes ---------------------------------------------------------------------------- */
 
-/* (N, C, P): the first axis that is not the channels, the channels, the rest. Where the statistics
- * are given nothing is taken, and x is walked as it lies; but for the gradients of the parameters.
- */
+/* Where the statistics are given nothing is taken, and x is walked as it lies: a run is what one
+ * channel has of an example, or, if that is one element, of all; but for the gradients of the
+ * parameters. */
+static int shares_n(const Job *job)
+{
+    const ptrdiff_t examples = job->t.ndim > 1 ? job->t.shape[job->axis == 0] : 1;
+    ptrdiff_t elements = 1;
+    if (!job->given_mean || job->t.g || table[job->kind].blended)
+        return table[job->kind].over_n;
+    for (int i = 0; i < job->t.ndim; i++)
+        elements *= job->t.shape[i];
+    return elements == examples * job->t.shape[job->axis];
+}
+
+/* (N, C, P): the first axis that is not the channels, the channels, the rest. */
 static int channel_axes(const Job *job, Loop *axes, char *shared)
 {
     const int first = job->axis == 0;
     int n = 0;
     if (job->t.ndim > 1) {
         axes[n] = axis_loop(&job->t, first);
-        shared[n++] = table[job->kind].over_n && (!job->given_mean || job->t.g);
+        shared[n++] = (char)shares_n(job);
     }
     axes[n] = axis_loop(&job->t, job->axis);
     axes[n].step[PARAM] = 1;

@@ -30,6 +30,9 @@ typedef struct {
     int vector;                /* weight and bias run along the elements of a run: both are there */
     const void *weight, *bias; /* of the arithmetic type; NULL: 1, 0 */
     const double *wide;        /* of a gradient with weights along a run: they, in double */
+    const void *table;         /* of given statistics: what each of `channels` is made with; NULL: it
+                                * is found group by group */
+    ptrdiff_t channels;
     int far;                   /* some of them, along a run, could leave the type's range */
     int stream;                /* y is apart, and too large to stay in cache */
     const Plan *plan;
@@ -183,10 +186,6 @@ enum { KEPT = 16 }; /* groups whose lanes are kept from run to run */
 
 /* What a run of each group is made with: Affine's rows of `count` values, and hi again. */
 enum { HI, LO, SCALE, SHIFT, SLOPE, WEIGHT, ROWS_OF_PARAMS };
-typedef struct {
-    _Alignas(64) double values[ROWS_OF_PARAMS * TILE]; /* of the arithmetic type */
-    double fill[TILE];
-} Params;
 
 /* Neighbouring groups that are being applied, and what their runs are made with from param on; -1:
  * nothing yet. made: with the same everywhere. */
@@ -196,7 +195,8 @@ typedef struct {
     const Fold *f;
     ptrdiff_t param;
     int made;
-    Params params;
+    _Alignas(64) double params[ROWS_OF_PARAMS * TILE]; /* of the arithmetic type */
+    double fill[TILE]; /* hi, what excluded elements become; packed */
     Affine affine;
     Lines *lines;
 } Applying;
@@ -231,6 +231,9 @@ void settle(const Work *, const ptrdiff_t at[STEPS], ptrdiff_t count, double *k,
 /* apply.c: normalises an item's groups, or makes their dx. */
 void apply(const Work *, const ptrdiff_t at[STEPS], ptrdiff_t count, const Fold *, Lines *,
            Scratch *);
+/* Of given statistics: what every channel is made with into values, ROWS_OF_PARAMS rows, if groups
+ * that are neighbours are of channels that are, and the arithmetic type carries all. */
+void tabulate(Work *, const Fold *, ptrdiff_t channels, void *values);
 /* Can the arithmetic type carry them all? */
 int all_carried(const Work *, const ptrdiff_t at[STEPS], ptrdiff_t count, const Fold *);
 void applying(Applying *, const ptrdiff_t at[STEPS], ptrdiff_t count, const Fold *,
