@@ -209,22 +209,16 @@ static void apply_kept(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count
     move(w, OUT, &(Piece){at, count, 0, p->runs, 0, p->n}, x, NULL, NULL);
 }
 
-/* Do scale and shift of a group's runs stay in the type's range? An overflow could come back by
+/* Do scale and shift of a group stay in the type's range? An overflow could come back by
  * the bias, and a subnormal scale has lost digits. Nor are NaN parameters of halves carried. */
 static int parameters_carry(const Work *w, const Fold *f, ptrdiff_t param)
 {
-    const Plan *p = w->plan;
-    const ptrdiff_t step = p->nrun ? p->run[p->nrun - 1].step[PARAM] : 0;
     const Limits l = limits(w);
     const int half = w->t->dtype < F32;
-    for (ptrdiff_t run = 0; run < (step ? p->runs : 1); run++, param += step) {
-        const double weight = parameter(w, w->weight, param, 1), scale = fabs(f->rstd * weight);
-        const double shift = fabs(parameter(w, w->bias, param, 0));
-        if ((scale != 0 && scale < l.least) || scale > l.most || shift >= l.far ||
-            (half && (weight != weight || shift != shift)))
-            return 0;
-    }
-    return 1;
+    const double weight = parameter(w, w->weight, param, 1), scale = fabs(f->rstd * weight);
+    const double shift = fabs(parameter(w, w->bias, param, 0));
+    return !((scale != 0 && scale < l.least) || scale > l.most || shift >= l.far ||
+             (half && (weight != weight || shift != shift)));
 }
 
 /* How many groups from g on come in one call of the kernels: those with weights of their own along
@@ -262,8 +256,8 @@ int all_carried(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, const
 
 /* Of a gradient nobody knows before: it is made again, where it could be that g * weight was too
  * large. */
-void apply(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, const Fold *f, Lines *lines,
-           Scratch *kept)
+static void apply_tile(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, const Fold *f,
+                       Lines *lines, Scratch *kept)
 {
     const ptrdiff_t size = w->plan->runs * w->plan->n * arithsize(w->t->dtype);
     for (ptrdiff_t g = 0, many; g < count; g += many) {
@@ -282,4 +276,12 @@ void apply(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, const Fold
                 exact_group(w, nth(w, at, i).at, &f[i]);
             }
     }
+}
+
+/* Backwards: what was taken last is still near. */
+void apply(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, const Fold *f, Lines *lines,
+           Scratch *kept)
+{
+    for (ptrdiff_t g = (count - 1) / TILE * TILE; g >= 0; g -= TILE)
+        apply_tile(w, nth(w, at, g).at, count - g < TILE ? count - g : TILE, f, lines, kept);
 }

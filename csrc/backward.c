@@ -15,20 +15,21 @@ typedef struct {
     const Moment *moments; /* by STAT; NULL: to be taken */
     const Fold *folds;     /* by STAT, or by PARAM where they are of given statistics; or NULL */
     int by;
-    Dot *dots;    /* by STAT, so many units of each; NULL: not kept */
+    Dot *dots;    /* by STAT of each part; NULL: not kept */
     double *sums; /* `words` rows of `pitch` for each chunk of groups; NULL: none */
     ptrdiff_t params, pitch, words, chunk;
 } Drive;
 
-/* As the forward folded them. */
+/* As the forward folded them: groups, parts together. */
 static void folds_of(const Drive *d, const ptrdiff_t at[STEPS], ptrdiff_t count, Moment *m, Fold *f)
 {
     const Loop *row = across(d->w->plan);
+    const ptrdiff_t stat = stat_of(d->w, at), step = stat_step(d->w);
     if (!d->folds && !d->moments)
         take(d->w, at, count, m);
     for (ptrdiff_t g = 0; g < count; g++) {
         if (!d->folds && d->moments)
-            m[g] = d->moments[at[STAT] + g * row->step[STAT]];
+            m[g] = d->moments[stat + g * step];
         if (d->folds)
             f[g] = d->folds[at[d->by] + g * row->step[d->by]];
         else
@@ -41,18 +42,24 @@ static void back(const Drive *d, const ptrdiff_t at[STEPS], ptrdiff_t count, dou
                  Lines *lines)
 {
     const Work *w = d->w;
-    const ptrdiff_t n = units(w), pitch = d->dots ? across(w->plan)->step[STAT] * n : 1;
+    const Loop *row = across(w->plan);
+    const ptrdiff_t parts = w->parts, groups = count / parts, step = d->dots ? row->step[STAT] : 1;
     Moment m[TILE];
-    Fold f[TILE];
-    Dot own[TILE], *dot = d->dots ? d->dots + at[STAT] * n : own;
-    folds_of(d, at, count, m, f);
-    dots(w, at, count, f, dot, pitch, sums, d->pitch);
+    Fold shared[TILE], f[TILE];
+    Dot own[TILE], *dot = d->dots ? d->dots + at[STAT] : own;
+    folds_of(d, at, groups, m, shared);
+    memcpy(f, shared, (size_t)groups * sizeof *f);
+    spread(w, at, count, f);
+    for (ptrdiff_t g = 0; g < count; g += TILE)
+        dots(w, nth(w, at, g).at, count - g < TILE ? count - g : TILE, f, dot + g * step, step,
+             sums, d->pitch);
     if (w->blended)
         return;
-    for (ptrdiff_t g = 0; g < count && !d->folds; g++)
-        fold_dots(w, at[PARAM] + g * across(w->plan)->step[PARAM], dot + g * pitch, m[g].count,
-                  &f[g]);
-    apply(w, at, count, f, lines, NULL);
+    for (ptrdiff_t g = 0; g < groups && !d->folds; g++)
+        fold_dots(w, at[PARAM] + g * parts * row->step[PARAM], dot + g * parts * step, m[g].count,
+                  &shared[g]);
+    spread(w, at, count, shared);
+    apply(w, at, count, shared, lines, NULL);
 }
 
 /* An item's groups, so many at a time; the lines that they share wait from one turn to the next. */
@@ -139,12 +146,10 @@ static void add(Two *to, ptrdiff_t param, Dot d)
 static void sum_dots(const Work *w, const Dot *d, Two *to)
 {
     const Plan *p = w->plan;
-    const ptrdiff_t n = units(w), step = p->run[p->nrun - 1].step[PARAM];
     for (ptrdiff_t g = 0; g < p->groups; g++) {
         ptrdiff_t at[STEPS] = {0};
         locate(p->kept, p->nkept, g, at);
-        for (ptrdiff_t u = 0; u < n; u++)
-            add(to, at[PARAM] + u * step, d[at[STAT] * n + u]);
+        add(to, at[PARAM], d[at[STAT]]);
     }
 }
 
@@ -215,7 +220,7 @@ static int by_group(Drive *d, Gradient *job, Two *to)
     const Work *w = d->w;
     const ptrdiff_t groups = w->plan->groups;
     Fold *given = NULL;
-    int failed = !(d->dots = malloc((size_t)(groups * units(w)) * sizeof *d->dots));
+    int failed = !(d->dots = malloc((size_t)groups * sizeof *d->dots));
     if (!failed && w->blended) {
         failed = by_phase(d, job);
     } else if (!failed) {

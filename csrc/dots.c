@@ -3,17 +3,10 @@
 #include "work.h"
 #include <math.h>
 
-ptrdiff_t units(const Work *w)
-{
-    const Plan *p = w->plan;
-    return !w->vector && p->run[p->nrun - 1].step[PARAM] ? p->runs : 1;
-}
-
 static void dots_fast(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, const Fold *f,
                       Dot *d, ptrdiff_t step, double *params, ptrdiff_t pitch)
 {
     const int is_double = w->t->dtype == F64, cols = w->plan->form == COLS;
-    const ptrdiff_t n = units(w), each = w->plan->runs / n;
     double k[TILE], lo[TILE], rstd[TILE];
     const Weighing by = {{k, lo, rstd}, params, pitch};
     const Summing how = {.k = k, .by = &by};
@@ -23,14 +16,12 @@ static void dots_fast(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count,
         lo[g] = g < count && is_double ? f[g].lo : 0;
         rstd[g] = g < count ? f[g].rstd : 0;
     }
-    for (ptrdiff_t u = 0; u < n; u++) {
-        sums(w, at, count, u * each, each, &how, &sum);
-        for (ptrdiff_t g = 0; g < count; g++) {
-            const double r = total(sum_of(&sum, 0, g));
-            const double q = total(sum_of(&sum, 1, g));
-            const double xhat = (is_double ? q : q * rstd[g]) - lo[g] * rstd[g] * r;
-            d[g * step + u] = (Dot){r, w->vector ? q : xhat};
-        }
+    sums(w, at, count, 0, w->plan->runs, &how, &sum);
+    for (ptrdiff_t g = 0; g < count; g++) {
+        const double r = total(sum_of(&sum, 0, g));
+        const double q = total(sum_of(&sum, 1, g));
+        const double xhat = (is_double ? q : q * rstd[g]) - lo[g] * rstd[g] * r;
+        d[g * step] = (Dot){r, w->vector ? q : xhat};
     }
 }
 
@@ -63,17 +54,15 @@ void dots(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, const Fold 
 
 void fold_dots(const Work *w, ptrdiff_t param, const Dot *d, double count, Fold *f)
 {
-    const Plan *p = w->plan;
-    const ptrdiff_t step = p->run[p->nrun - 1].step[PARAM];
     Two r = {0}, q = {0};
     if (w->vector) { /* weights are in the dots */
         r.hi = d->r;
         q.hi = d->q;
     }
-    for (ptrdiff_t u = 0; !w->vector && u < units(w); u++) {
-        const double weight = parameter(w, w->weight, param + u * step, 1);
-        join(&r, weight * d[u].r);
-        join(&q, weight * d[u].q);
+    for (ptrdiff_t part = 0; !w->vector && part < w->parts; part++) {
+        const double weight = parameter(w, w->weight, param + part, 1);
+        join(&r, weight * d[part].r);
+        join(&q, weight * d[part].q);
     }
     const double mean = total(r) / count, slope = total(q) / count;
     if (!isfinite(mean) || !isfinite(slope)) {

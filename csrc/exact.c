@@ -11,7 +11,8 @@ int element(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t i, ptrdiff_t her
     const Tensors *t = w->t;
     double raw;
     memcpy(here, at, STEPS * sizeof *here);
-    locate(p->run, p->nrun, i / p->n, here);
+    locate(across(p), 1, i / (p->runs * p->n), here);
+    locate(p->run, p->nrun, i / p->n % p->runs, here);
     locate(p->inner, p->ninner, i % p->n, here);
     w->kernels->pack(&raw, t->x + here[X], 0, t->swapped, 1);
     *x = get(w, &raw, 0);
@@ -25,7 +26,7 @@ static int range(const Work *w, const ptrdiff_t at[STEPS], int *finite)
     double most = 0, x;
     int e = 0;
     *finite = 1;
-    for (ptrdiff_t i = 0; i < w->plan->runs * w->plan->n; i++) {
+    for (ptrdiff_t i = 0; i < w->parts * w->plan->runs * w->plan->n; i++) {
         if (!element(w, at, i, here, &x))
             continue;
         if (!isfinite(x))
@@ -45,7 +46,7 @@ static void sum(const Work *w, const ptrdiff_t at[STEPS], int e, double k, doubl
     ptrdiff_t here[STEPS];
     double x;
     *count = 0;
-    for (ptrdiff_t i = 0; i < w->plan->runs * w->plan->n; i++)
+    for (ptrdiff_t i = 0; i < w->parts * w->plan->runs * w->plan->n; i++)
         if (element(w, at, i, here, &x)) {
             const double d = ldexp(x, -e) - k;
             *count += 1;
@@ -116,7 +117,7 @@ int scaled_moments(const Work *w, Moment *m)
 static Fold scaled_fold(const Work *w, const ptrdiff_t at[STEPS], const Fold *f)
 {
     const Job *job = w->job;
-    if (f->rstd != f->rstd)
+    if (f->rstd != f->rstd || f->exact & FOUND)
         return *f;
     if (w->t->dtype != F64 || job->given_mean || job->kind == SWITCHABLE) {
         const int e = fabs(f->hi) > 0x1p1000 ? 2 : 0; /* x - hi stays finite */
@@ -126,14 +127,21 @@ static Fold scaled_fold(const Work *w, const ptrdiff_t at[STEPS], const Fold *f)
                       .e = f->e + e};
     }
     int finite;
-    const int e = cover(range(w, at, &finite), job->eps);
-    const Moment m = scaled_moment(w, at, e);
+    const Place first = nth(w, at, w->parts > 1 ? -(at[PARAM] % w->parts) : 0);
+    const int e = cover(range(w, first.at, &finite), job->eps);
+    const Moment m = scaled_moment(w, first.at, e);
     if (m.m2 == 0) /* eps is all there is, however far the mean */
         return (Fold){.hi = ldexp(m.hi, e),
                       .lo = ldexp(m.lo, e),
                       .rstd = job->eps > 0 ? 1 / sqrt(job->eps) : 0};
     const double var = m.count > 0 ? m.m2 / m.count + ldexp(job->eps, -2 * e) : 0;
     return (Fold){.hi = m.hi, .lo = m.lo, .rstd = var > 0 ? 1 / sqrt(var) : 0, .e = e};
+}
+
+void exact_fold(const Work *w, const ptrdiff_t at[STEPS], Fold *f)
+{
+    const Fold s = scaled_fold(w, at, f);
+    *f = (Fold){s.hi, s.lo, s.rstd, f->exact | FOUND, s.e, f->mean, f->slope};
 }
 
 /* Element i as it counts: xhat, and the gradient. */
@@ -193,12 +201,13 @@ static void add_term(const Work *w, double *to, ptrdiff_t pitch, double term)
     *lo = sum.lo;
 }
 
-static Dot unit_dot(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t first, ptrdiff_t last,
-                    const Fold *s, double *sums, ptrdiff_t pitch)
+void exact_dots(const Work *w, const ptrdiff_t at[STEPS], const Fold *f, Dot *d, double *sums,
+                ptrdiff_t pitch)
 {
+    const Fold s = scaled_fold(w, at, f);
     Two r = {0}, q = {0};
-    for (ptrdiff_t i = first; i < last; i++) {
-        const Element e = normalised(w, at, i, s);
+    for (ptrdiff_t i = 0; i < w->plan->runs * w->plan->n; i++) {
+        const Element e = normalised(w, at, i, &s);
         if (!e.included)
             continue;
         const double t = w->vector ? e.g * parameter(w, w->weight, e.here[PARAM], 1) : e.g;
@@ -209,14 +218,5 @@ static Dot unit_dot(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t first, p
             add_term(w, sums + pitch + e.here[PARAM], pitch, e.g);
         }
     }
-    return (Dot){total(r), total(q)};
-}
-
-void exact_dots(const Work *w, const ptrdiff_t at[STEPS], const Fold *f, Dot *d, double *sums,
-                ptrdiff_t pitch)
-{
-    const ptrdiff_t n = units(w), each = w->plan->runs / n * w->plan->n;
-    const Fold s = scaled_fold(w, at, f);
-    for (ptrdiff_t u = 0; u < n; u++)
-        d[u] = unit_dot(w, at, u * each, (u + 1) * each, &s, sums, pitch);
+    *d = (Dot){total(r), total(q)};
 }

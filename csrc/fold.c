@@ -37,6 +37,18 @@ void fold(const Work *w, const Moment *m, Fold *f)
         fold_stats(w, m->hi, m->lo, m->m2 / m->count + w->job->eps, f);
 }
 
+void spread(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, Fold *f)
+{
+    const ptrdiff_t most = count < TILE ? count : TILE, groups = count / w->parts;
+    if (w->parts == 1)
+        return;
+    for (ptrdiff_t g = 0; g < groups; g++)
+        if (f[g].exact)
+            exact_fold(w, nth(w, at, g * w->parts).at, &f[g]);
+    for (ptrdiff_t i = most - 1; i >= 0; i--)
+        f[i] = f[i / w->parts];
+}
+
 /* Evaluation: every channel's own. */
 void fold_given(const Work *w, ptrdiff_t channels, Fold *f)
 {

@@ -26,13 +26,13 @@ typedef struct {
 } Batch;
 
 /* Of all at once, if nothing stands in their way. */
-static int finish_quick(const Work *w, const Batch *b, const Sums *s, Statistics *to)
+static int finish_quick(const Work *w, ptrdiff_t count, const Sums *s, Statistics *to)
 {
     const Limits l = limits(w);
-    const ptrdiff_t n = w->plan->runs * w->plan->n;
+    const ptrdiff_t n = w->parts * w->plan->runs * w->plan->n;
     const double inverse = n & (n - 1) ? 0 : 1 / (double)n;
     const Finish how = {inverse, w->job->eps, l.far, l.least, l.most, w->centred};
-    return w->t->dtype != F64 && !s->masked && w->kernels->finish(s, b->count, &how, to);
+    return w->t->dtype != F64 && !s->masked && w->kernels->finish(s, count, &how, to);
 }
 
 static void finish(const Drive *d, Batch *b, double *k, Sums *s)
@@ -40,20 +40,22 @@ static void finish(const Drive *d, Batch *b, double *k, Sums *s)
     const Work *w = d->w;
     const int bare = w->vector ? !w->far : !w->weight && !w->bias;
     const Statistics *own = &b->own;
+    const ptrdiff_t count = b->count / w->parts;
     Moment m[TILE];
-    const int quick = finish_quick(w, b, s, &b->own);
+    const int quick = finish_quick(w, count, s, &b->own);
     if (!quick)
-        settle(w, b->at, b->count, k, s, m);
-    b->made = quick && bare && w->piped;
-    for (ptrdiff_t g = 0; g < b->count && !b->made; g++)
+        settle(w, b->at, count, k, s, m);
+    b->made = quick && bare && w->piped && w->parts == 1;
+    for (ptrdiff_t g = 0; g < count && !b->made; g++)
         if (quick)
             b->f[g] = (Fold){.hi = own->hi[g], .lo = own->rest[g], .rstd = own->rstd[g]};
         else
             fold(w, &m[g], &b->f[g]);
-    for (ptrdiff_t g = 0, at = b->at[STAT]; d->moments && g < b->count; g++) {
+    for (ptrdiff_t g = 0, at = stat_of(w, b->at); d->moments && g < count; g++) {
         d->moments[at] = quick ? (Moment){s->n, own->mean[g], 0, own->m2[g]} : m[g];
-        at += across(w->plan)->step[STAT];
+        at += stat_step(w);
     }
+    spread(w, b->at, b->count, b->f);
     b->plain = b->made || all_carried(w, b->at, b->count, b->f);
 }
 
@@ -67,8 +69,8 @@ static OWN_FRAME void take_in(const Drive *d, ptrdiff_t item, Scratch *kept)
     Lines lines;
     lines_open(&lines);
     b.count = item_groups(w, item, b.at);
-    shifts(w, b.at, b.count, k);
-    sums(w, b.at, b.count, 0, w->plan->runs, &(Summing){.k = k, .kept = kept}, &s);
+    shifts(w, b.at, b.count / w->parts, k);
+    sum_shared(w, b.at, b.count / w->parts, &(Summing){.k = k, .kept = kept}, &s);
     finish(d, &b, k, &s);
     if (w->t->y && !w->blended)
         apply(w, b.at, b.count, b.f, &lines, kept);
@@ -117,7 +119,7 @@ static OWN_FRAME void turn(const Drive *d, const Batch *a, Batch *b, Lines *line
     applying(&meanwhile, a->at, a->count, a->f, a->made ? &a->own : NULL, lines);
     if (!a->plain)
         apply(w, a->at, a->count, a->f, lines, NULL);
-    sums(w, b->at, b->count, 0, w->plan->runs, &how, &s);
+    sum_shared(w, b->at, b->count / w->parts, &how, &s);
     finish(d, b, NULL, &s);
 }
 

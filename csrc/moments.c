@@ -13,7 +13,7 @@
  */
 static double near(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t i)
 {
-    const ptrdiff_t total = w->plan->runs * w->plan->n;
+    const ptrdiff_t total = w->parts * w->plan->runs * w->plan->n;
     ptrdiff_t here[STEPS];
     double x;
     for (ptrdiff_t tried = 0; tried < total; tried++)
@@ -25,7 +25,7 @@ static double near(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t i)
 /* The shift of double data; equal elements give exactly theirs. */
 static double sample(const Work *w, const ptrdiff_t at[STEPS])
 {
-    const ptrdiff_t total = w->plan->runs * w->plan->n;
+    const ptrdiff_t total = w->parts * w->plan->runs * w->plan->n;
     const double x = near(w, at, 0);
     double rest = 0;
     for (int j = 1; j < 4; j++) /* at odd and even places: patterns are common */
@@ -58,6 +58,65 @@ static int moment(const Sums *s, ptrdiff_t g, int is_double, int centred, double
     return 0;
 }
 
+/* Adds sums of n parts of group g. */
+static void share(const Sums *parts, ptrdiff_t first, ptrdiff_t n, Sums *to, ptrdiff_t g)
+{
+    for (int o = 0; o < 2; o++) {
+        Two t = {to->hi[o][g], to->lo[o][g]};
+        for (ptrdiff_t i = first; i < first + n; i++) {
+            join(&t, parts->hi[o][i]);
+            if (parts->joined)
+                join(&t, parts->lo[o][i]);
+        }
+        to->hi[o][g] = t.hi;
+        to->lo[o][g] = t.lo;
+    }
+    for (ptrdiff_t i = first; i < first + n && to->masked; i++)
+        to->count[g] += parts->count[i];
+}
+
+/* A group may have more parts than are summed at a time. */
+static OWN_FRAME void sum_parts(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count,
+                                const Summing *how, Sums *to)
+{
+    const ptrdiff_t parts = w->parts, all = count * parts;
+    double k[TILE];
+    Sums each;
+    Summing own = *how;
+    own.k = how->k ? k : NULL;
+    for (ptrdiff_t g = 0; g < count; g++)
+        to->hi[0][g] = to->lo[0][g] = to->hi[1][g] = to->lo[1][g] = to->count[g] = 0;
+    for (ptrdiff_t first = 0; first < all || first == 0; first += TILE) {
+        const ptrdiff_t n = all - first < TILE ? all - first : TILE;
+        for (ptrdiff_t i = 0; how->k && (i < n || i % LANES); i++)
+            k[i] = i < n ? how->k[(first + i) / parts] : 0;
+        sums(w, nth(w, at, first).at, n, 0, w->plan->runs, &own, &each);
+        to->masked = each.masked;
+        for (ptrdiff_t i = 0, some; i < n; i += some) {
+            const ptrdiff_t left = parts - (first + i) % parts;
+            some = left < n - i ? left : n - i;
+            share(&each, i, some, to, (first + i) / parts);
+        }
+    }
+    to->n = each.n * (double)parts;
+    to->joined = 1;
+}
+
+void sum_shared(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, const Summing *how,
+                Sums *to)
+{
+    if (w->parts == 1)
+        sums(w, at, count, 0, w->plan->runs, how, to);
+    else
+        sum_parts(w, at, count, how, to);
+}
+
+/* A group of an item. */
+static Place group(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t g)
+{
+    return nth(w, at, g * w->parts);
+}
+
 void settle(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, double *k, Sums *s,
             Moment *m)
 {
@@ -68,23 +127,23 @@ void settle(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, double *k
     for (ptrdiff_t g = 0; g < count; g++)
         any |= again[g] = moment(s, g, is_double, w->centred, &k[g], &m[g]);
     if (any && cols)
-        sums(w, at, count, 0, w->plan->runs, &(Summing){.k = k}, s);
+        sum_shared(w, at, count, &(Summing){.k = k}, s);
     for (ptrdiff_t g = 0; any && g < count; g++)
         if (again[g]) {
             if (!cols)
-                sums(w, nth(w, at, g).at, 1, 0, w->plan->runs, &(Summing){.k = k + g}, s);
+                sum_shared(w, group(w, at, g).at, 1, &(Summing){.k = k + g}, s);
             moment(s, cols ? g : 0, is_double, w->centred, &(double){k[g]}, &m[g]);
         }
     for (ptrdiff_t g = 0; g < count && is_double; g++)
         if (!isfinite(m[g].m2)) /* not finite, or only its squares */
-            m[g] = exact_moment(w, nth(w, at, g).at);
+            m[g] = exact_moment(w, group(w, at, g).at);
 }
 
 void shifts(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, double *k)
 {
     const int is_double = w->t->dtype == F64, cols = w->plan->form == COLS;
     for (ptrdiff_t g = 0; g < count || (cols && g % LANES); g++) /* columns come in whole lanes */
-        k[g] = g < count && is_double && w->centred ? sample(w, nth(w, at, g).at) : 0;
+        k[g] = g < count && is_double && w->centred ? sample(w, group(w, at, g).at) : 0;
 }
 
 void take(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, Moment *m)
@@ -92,6 +151,6 @@ void take(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, Moment *m)
     double k[TILE];
     Sums s;
     shifts(w, at, count, k);
-    sums(w, at, count, 0, w->plan->runs, &(Summing){.k = k}, &s);
+    sum_shared(w, at, count, &(Summing){.k = k}, &s);
     settle(w, at, count, k, &s, m);
 }

@@ -11,7 +11,7 @@
 static const struct {
     char channels;         /* (N, C, P); else the job's axes, along which the weight runs */
     char over_n, over_p;   /* which of them share */
-    char split;            /* C is num_groups groups of channels, which share */
+    char split;            /* C is num_groups groups of channels, which share: parts, or a run */
     char centred, blended; /* blended: between take and apply, instance, layer and batch */
 } table[NORMS] = {
     [BATCH] = {.channels = 1, .over_n = 1, .over_p = 1, .centred = 1},
@@ -59,18 +59,29 @@ ptrdiff_t norm_parameters(const Job *job)
 
 /* ---- axes ---------------------------------------------------------------------------- */
 
+/* (N, C): the rest is one element. */
+static int flat(const Job *job)
+{
+    const ptrdiff_t examples = job->t.ndim > 1 ? job->t.shape[job->axis == 0] : 1;
+    ptrdiff_t elements = 1;
+    for (int i = 0; i < job->t.ndim; i++)
+        elements *= job->t.shape[i];
+    return elements == examples * job->t.shape[job->axis];
+}
+
+/* Are channels, which share, groups of the plan? */
+static int parted(const Job *job)
+{
+    return table[job->kind].split && !flat(job);
+}
+
 /* Where the statistics are given nothing is taken, and x is walked as it lies: a run is what one
  * channel has of an example, or, if that is one element, of all; but for the gradients of the
  * parameters. */
 static int shares_n(const Job *job)
 {
-    const ptrdiff_t examples = job->t.ndim > 1 ? job->t.shape[job->axis == 0] : 1;
-    ptrdiff_t elements = 1;
-    if (!job->given_mean || job->t.g || table[job->kind].blended)
-        return table[job->kind].over_n;
-    for (int i = 0; i < job->t.ndim; i++)
-        elements *= job->t.shape[i];
-    return elements == examples * job->t.shape[job->axis];
+    const int walked = job->given_mean && !job->t.g && !table[job->kind].blended;
+    return walked ? flat(job) : table[job->kind].over_n;
 }
 
 /* (N, C, P): the first axis that is not the channels, the channels, the rest. */
@@ -85,7 +96,7 @@ static int channel_axes(const Job *job, Loop *axes, char *shared)
     axes[n] = axis_loop(&job->t, job->axis);
     axes[n].step[PARAM] = 1;
     shared[n++] = 0;
-    if (table[job->kind].split) { /* (C) -> (groups, C / groups) */
+    if (table[job->kind].split && flat(job)) { /* (C) -> (groups, C / groups) */
         axes[n] = axes[n - 1];
         axes[n].n /= job->num_groups;
         shared[n++] = 1;
@@ -121,7 +132,7 @@ static int named_axes(const Job *job, Loop *axes, char *shared)
 static void number_statistics(const Job *job, int naxes, Loop *axes, const char *shared)
 {
     const int channels_first =
-        table[job->kind].channels && job->axis == 0 && naxes > 1 && !shared[0];
+        table[job->kind].channels && !parted(job) && job->axis == 0 && naxes > 1 && !shared[0];
     ptrdiff_t along = 1;
     for (int i = naxes - 1; i >= 0; i--)
         if (!shared[i] && !(channels_first && i == 1)) {
@@ -192,9 +203,11 @@ static ptrdiff_t turn_of(const Work *w, const Plan *p)
     const ptrdiff_t near = (!waits ? FEW : w->t->g ? GRADIENT : FORWARD) / total;
     const ptrdiff_t least = w->piped && w->vector && total <= FAR ? 4 : 1;
     const ptrdiff_t most = w->piped && p->run[0].step[PARAM] ? KEPT : TILE;
-    if (p->form == COLS) /* scratch holds rows for all lanes */
-        return p->pack ? BLOCK / LANES : TILE;
-    return near > most ? most : near < least ? least : near;
+    const ptrdiff_t turn = p->form == COLS ? (p->pack ? BLOCK / LANES : TILE) /* scratch: lanes */
+                           : near > most   ? most
+                           : near < least  ? least
+                                           : near;
+    return turn < w->parts ? w->parts : turn - turn % w->parts;
 }
 
 /* Are the groups of a turn applied while the next are taken, in one walk of both? */
@@ -203,15 +216,15 @@ static int pipes(const Work *w, const Plan *p)
     const Job *job = w->job;
     const int rows = p->form == ROWS && !p->pack && job->t.dtype != F64 && job->t.y && !job->t.g;
     const int own = w->vector && across(p)->step[PARAM]; /* parameters along each one's elements */
-    const int fits = 2 * p->runs * p->n * itemsize(job->t.dtype) <= cpu_cache_bytes();
-    return rows && fits && !own && !w->blended && !job->given_mean;
+    const int fits = 2 * w->parts * p->runs * p->n * itemsize(job->t.dtype) <= cpu_cache_bytes();
+    return rows && fits && w->parts <= TILE && !own && !w->blended && !job->given_mean;
 }
 
 /* Are the groups of a turn packed once? */
 static int keeps(const Work *w, const Plan *p)
 {
     const int taken = !w->blended && !w->job->given_mean && !w->t->g;
-    return p->form == ROWS && p->pack && taken && w->t->y &&
+    return p->form == ROWS && p->pack && taken && w->t->y && w->turn <= TILE &&
            w->turn * p->runs * p->n * arithsize(w->t->dtype) <= (ptrdiff_t)sizeof(Scratch);
 }
 
@@ -227,13 +240,14 @@ int work_open(Work *w, Plan *plan, const Job *job, void **owned)
                 .plan = plan,
                 .job = job,
                 .kernels = kernels(job->t.dtype),
+                .parts = parted(job) ? job->t.shape[job->axis] / job->num_groups : 1,
                 .centred = table[job->kind].centred,
                 .blended = table[job->kind].blended};
     number_statistics(job, naxes, axes, shared);
-    /* a parameter's gradient is summed over groups in their order, where the weight runs along them
-     */
+    /* a parameter's gradient is summed over groups in their order, where the weight runs along them;
+     * parts are neighbours */
     plan_make(plan, naxes, axes, shared, &job->t,
-              !job->t.g || (channels && !table[job->kind].split));
+              parted(job) ? 0 : !job->t.g || (channels && !table[job->kind].split));
     if (plan->groups * plan->runs * plan->n == 0)
         return 0;
     if (parameters_of(w, norm_parameters(job), owned) < 0)

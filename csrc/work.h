@@ -20,7 +20,9 @@ typedef struct {
     const Job *job;                /* NULL where there are no statistics */
     const Kernels *kernels, *rows; /* rows: of x as it is walked, which is scratch if packed */
     int centred, blended;          /* as the table of norms has it */
-    ptrdiff_t batch;               /* groups of an item at most; of a norm, <= TILE */
+    ptrdiff_t parts;               /* so many neighbouring groups of the plan share their mean: the
+                                    * channels of a GroupNorm's group; else 1 */
+    ptrdiff_t batch;               /* groups of an item at most; of a norm, <= TILE, or one's parts */
     ptrdiff_t turn;                /* groups that are handled at a time: an item has several */
     int piped;                     /* those of a turn are applied while the next are taken */
     int kept;                      /* they are packed once, and taken and applied in scratch */
@@ -51,8 +53,9 @@ static inline Limits limits(const Work *w)
 }
 
 /* A group's statistics as they are applied: hi + lo is the mean, hi exact in the arithmetic type.
- * exact: that type cannot carry the group; exact_group() can. Then they are in units of 2^e.
+ * exact: that type cannot carry the group; exact_group() can; FOUND: in units of 2^e.
  * Of a gradient also the mean of g * weight, and slope, that of g * weight * xhat. */
+enum { FOUND = 2 };
 typedef struct {
     double hi, lo, rstd;
     int exact, e;
@@ -89,12 +92,13 @@ static inline double total(Two t)
 static inline void make_items(Work *w, ptrdiff_t batch)
 {
     const ptrdiff_t row = across(w->plan)->n;
+    const int free = w->plan->form == COLS && w->parts == 1; /* tiles may end anywhere */
     w->batch = batch;
     w->lead = 0;
-    if (w->stream && w->plan->form == COLS && row > batch)
+    if (w->stream && free && row > batch)
         w->lead = (ptrdiff_t)((uintptr_t)w->t->y % LINE) / itemsize(w->t->dtype);
     w->tiles = (row + w->lead + batch - 1) / batch;
-    if (w->plan->form == COLS && w->tiles > 1)
+    if (free && w->tiles > 1)
         w->batch = ((row + w->lead + w->tiles - 1) / w->tiles + LANES - 1) / LANES * LANES;
     w->items = w->plan->groups / row * w->tiles;
 }
@@ -122,6 +126,25 @@ static inline Place nth(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t g)
     memcpy(p.at, at, sizeof p.at);
     locate(across(w->plan), 1, g, p.at);
     return p;
+}
+
+/* Which moment is that of the group at `at`, or of its parts; from one group to its neighbour.
+ * Statistics lie as the kept axes in x; groups of parts are numbered (N, C). */
+static inline ptrdiff_t stat_of(const Work *w, const ptrdiff_t at[STEPS])
+{
+    const Job *job = w->job;
+    if (w->parts == 1)
+        return at[STAT];
+    const ptrdiff_t channels = job->t.shape[job->axis], n = at[STAT] / channels;
+    const ptrdiff_t group = at[PARAM] / w->parts, examples = w->plan->groups / channels;
+    return job->axis == 0 ? group * examples + n : n * job->num_groups + group;
+}
+static inline ptrdiff_t stat_step(const Work *w)
+{
+    const Job *job = w->job;
+    if (w->parts == 1)
+        return across(w->plan)->step[STAT];
+    return job->axis == 0 ? w->plan->groups / job->t.shape[job->axis] : 1;
 }
 
 /* A packed piece: at most BLOCK elements of the arithmetic type, in shape order. */
@@ -223,12 +246,18 @@ typedef struct {
 void sums(const Work *, const ptrdiff_t at[STEPS], ptrdiff_t count, ptrdiff_t first,
           ptrdiff_t nruns, const Summing *, Sums *);
 
-/* moments.c: the moments of an item's groups; about what k they are summed first, and the moments
- * from these sums (k NULL: about 0, as rows of floats are). */
+/* moments.c: the moments of an item's groups, parts together; about what k they are summed first;
+ * those sums, as sums() has them; and the moments from these (k NULL: about 0, as rows of floats
+ * are). */
 void take(const Work *, const ptrdiff_t at[STEPS], ptrdiff_t count, Moment *);
 void shifts(const Work *, const ptrdiff_t at[STEPS], ptrdiff_t count, double *k);
+void sum_shared(const Work *, const ptrdiff_t at[STEPS], ptrdiff_t count, const Summing *, Sums *);
 void settle(const Work *, const ptrdiff_t at[STEPS], ptrdiff_t count, double *k, Sums *, Moment *);
-/* apply.c: normalises an item's groups, or makes their dx. */
+/* What groups share, f[0] .. f[count / parts - 1], to each of their parts, count of them, or TILE if
+ * one group has more. */
+void spread(const Work *, const ptrdiff_t at[STEPS], ptrdiff_t count, Fold *f);
+/* apply.c: normalises an item's groups, or makes their dx; f: of each, or, of more than TILE, of
+ * all. */
 void apply(const Work *, const ptrdiff_t at[STEPS], ptrdiff_t count, const Fold *, Lines *,
            Scratch *);
 /* Of given statistics: what every channel is made with into values, ROWS_OF_PARAMS rows, if groups
@@ -241,17 +270,15 @@ void applying(Applying *, const ptrdiff_t at[STEPS], ptrdiff_t count, const Fold
 /* Rows of floats: elements i .. of runs run .. of the groups that are being applied. */
 Applied applied_rows(const Work *, Applying *, ptrdiff_t run, ptrdiff_t i);
 
-/* dots.c: sum g and sum g * xhat of a unit of a group: all runs of one weight, which then is left
- * out; or the group, where the weight runs along it. */
+/* dots.c: sum g and sum g * xhat of a group, without its weight where it has one for all. */
 typedef struct {
     double r, q;
 } Dot;
-ptrdiff_t units(const Work *);
-/* d[g * step + unit] of an item's groups. sums: where weights run along the elements, the same for
- * each of them, rows of `pitch` as kernel dots_rows has them. */
+/* d[g * step] of an item's groups. sums: where weights run along the elements, the same for each of
+ * them, rows of `pitch` as kernel dots_rows has them. */
 void dots(const Work *, const ptrdiff_t at[STEPS], ptrdiff_t count, const Fold *, Dot *d,
           ptrdiff_t step, double *sums, ptrdiff_t pitch);
-/* What dx takes of the dots, into the fold; param: of its first; count: elements of the group. */
+/* What dx takes of the dots of all parts, into the fold; param: of the first; count: elements. */
 void fold_dots(const Work *, ptrdiff_t param, const Dot *, double count, Fold *);
 /* Can the arithmetic type carry mean and slope? */
 static inline int dx_carries(const Work *w, const Fold *f)
@@ -287,11 +314,14 @@ void report(const Work *, const Grid *, const Moment *, ChannelStat *channels);
 
 /* exact.c: element by element in scaled double, for what the fast road cannot carry. */
 Moment exact_moment(const Work *, const ptrdiff_t at[STEPS]);
+/* What parts share is found before one of them is written. */
+void exact_fold(const Work *, const ptrdiff_t at[STEPS], Fold *);
 /* The moments of all groups in units of 2^e, by STAT; returns e. */
 int scaled_moments(const Work *, Moment *);
 void exact_group(const Work *, const ptrdiff_t at[STEPS], const Fold *);
 void exact_dots(const Work *, const ptrdiff_t at[STEPS], const Fold *, Dot *, double *sums,
                 ptrdiff_t pitch);
-/* Element i, in shape order, of the group at `at`: its place and value; is it included? */
+/* Element i, in shape order, of the group at `at` and its parts: its place and value; is it
+ * included? */
 int element(const Work *, const ptrdiff_t at[STEPS], ptrdiff_t i, ptrdiff_t here[STEPS], double *x);
 #endif

@@ -21,7 +21,7 @@ TARGETS = {
 
 # Of all results of the core's program. New bits are a new constant here, in the change that makes
 # them.
-GOLDEN = "45a63480615a3854"
+GOLDEN = "d9db687717de159d"
 
 
 def without_preload():
