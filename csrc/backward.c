@@ -146,10 +146,12 @@ static void add(Two *to, ptrdiff_t param, Dot d)
 static void sum_dots(const Work *w, const Dot *d, Two *to)
 {
     const Plan *p = w->plan;
-    for (ptrdiff_t g = 0; g < p->groups; g++) {
+    const Loop *row = across(p);
+    for (ptrdiff_t first = 0; first < p->groups; first += row->n) {
         ptrdiff_t at[STEPS] = {0};
-        locate(p->kept, p->nkept, g, at);
-        add(to, at[PARAM], d[at[STAT]]);
+        locate(p->kept, p->nkept, first, at);
+        for (ptrdiff_t g = 0; g < row->n; g++)
+            add(to, at[PARAM] + g * row->step[PARAM], d[at[STAT] + g * row->step[STAT]]);
     }
 }
 
