@@ -45,10 +45,11 @@ static void back(const Drive *d, const ptrdiff_t at[STEPS], ptrdiff_t count, dou
     const Loop *row = across(w->plan);
     const ptrdiff_t parts = w->parts, groups = count / parts, step = d->dots ? row->step[STAT] : 1;
     Moment m[TILE];
-    Fold shared[TILE], f[TILE];
+    Fold shared[TILE], each[TILE], *f = parts > 1 ? each : shared;
     Dot own[TILE], *dot = d->dots ? d->dots + at[STAT] : own;
     folds_of(d, at, groups, m, shared);
-    memcpy(f, shared, (size_t)groups * sizeof *f);
+    if (parts > 1)
+        memcpy(each, shared, (size_t)groups * sizeof *each);
     spread(w, at, count, f);
     for (ptrdiff_t g = 0; g < count; g += TILE)
         dots(w, nth(w, at, g).at, count - g < TILE ? count - g : TILE, f, dot + g * step, step,

@@ -72,7 +72,7 @@ static int flat(const Job *job)
 /* Are channels, which share, groups of the plan? */
 static int parted(const Job *job)
 {
-    return table[job->kind].split && !flat(job);
+    return table[job->kind].split && !flat(job) && job->num_groups < job->t.shape[job->axis];
 }
 
 /* Where the statistics are given nothing is taken, and x is walked as it lies: a run is what one
