@@ -22,15 +22,20 @@ static double near(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t i)
     return 0;
 }
 
-/* The shift of double data; equal elements give exactly theirs. */
-static double sample(const Work *w, const ptrdiff_t at[STEPS])
+/* Where the four elements of a sample are: at odd and even places, for patterns are common. */
+enum { SAMPLE = 4 };
+static ptrdiff_t place_of(ptrdiff_t total, ptrdiff_t j)
 {
-    const ptrdiff_t total = w->parts * w->plan->runs * w->plan->n;
-    const double x = near(w, at, 0);
+    return (total / SAMPLE * j + total % SAMPLE * j / SAMPLE + j) % total;
+}
+
+/* The shift of double data; equal elements give exactly theirs. */
+static double sample(const double x[SAMPLE])
+{
     double rest = 0;
-    for (int j = 1; j < 4; j++) /* at odd and even places: patterns are common */
-        rest += near(w, at, (total / 4 * j + total % 4 * j / 4 + j) % total) - x;
-    return x + 0.25 * rest;
+    for (int j = 1; j < SAMPLE; j++)
+        rest += x[j] - x[0];
+    return x[0] + 0.25 * rest;
 }
 
 /* Of the g-th group, from its sums about k; 1: they have to be taken once more, about *k, now
@@ -139,11 +144,50 @@ void settle(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, double *k
             m[g] = exact_moment(w, group(w, at, g).at);
 }
 
+/* Of included elements, group by group. */
+static void sample_masked(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, double *k)
+{
+    const ptrdiff_t total = w->parts * w->plan->runs * w->plan->n;
+    for (ptrdiff_t g = 0; g < count; g++) {
+        const Place here = group(w, at, g);
+        double x[SAMPLE];
+        for (int j = 0; j < SAMPLE; j++)
+            x[j] = near(w, here.at, place_of(total, j));
+        k[g] = sample(x);
+    }
+}
+
+/* The places are the same in all groups. */
+static void sample_all(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, double *k)
+{
+    const Plan *p = w->plan;
+    const ptrdiff_t each = p->runs * p->n, step = w->parts * across(p)->step[X];
+    const char *from[SAMPLE];
+    for (int j = 0; j < SAMPLE; j++) {
+        const ptrdiff_t i = place_of(w->parts * each, j);
+        ptrdiff_t here[STEPS];
+        memcpy(here, at, sizeof here);
+        locate(across(p), 1, i / each, here);
+        locate(p->run, p->nrun, i / p->n % p->runs, here);
+        locate(p->inner, p->ninner, i % p->n, here);
+        from[j] = w->t->x + here[X];
+    }
+    for (ptrdiff_t g = 0; g < count; g++) {
+        double x[SAMPLE];
+        for (int j = 0; j < SAMPLE; j++)
+            w->kernels->pack(&x[j], from[j] + g * step, sizeof(double), w->t->swapped, 1);
+        k[g] = sample(x);
+    }
+}
+
 void shifts(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, double *k)
 {
-    const int is_double = w->t->dtype == F64, cols = w->plan->form == COLS;
-    for (ptrdiff_t g = 0; g < count || (cols && g % LANES); g++) /* columns come in whole lanes */
-        k[g] = g < count && is_double && w->centred ? sample(w, group(w, at, g).at) : 0;
+    const int sampled = w->t->dtype == F64 && w->centred, cols = w->plan->form == COLS;
+    if (sampled)
+        (w->t->mask ? sample_masked : sample_all)(w, at, count, k);
+    /* columns come in whole lanes */
+    for (ptrdiff_t g = sampled ? count : 0; g < count || (cols && g % LANES); g++)
+        k[g] = 0;
 }
 
 void take(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, Moment *m)

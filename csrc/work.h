@@ -22,21 +22,21 @@ typedef struct {
     int centred, blended;          /* as the table of norms has it */
     ptrdiff_t parts;               /* so many neighbouring groups of the plan share their mean: the
                                     * channels of a GroupNorm's group; else 1 */
-    ptrdiff_t batch;               /* groups of an item at most; of a norm, <= TILE, or one's parts */
-    ptrdiff_t turn;                /* groups that are handled at a time: an item has several */
-    int piped;                     /* those of a turn are applied while the next are taken */
-    int kept;                      /* they are packed once, and taken and applied in scratch */
-    ptrdiff_t items, tiles;        /* tiles: items along the innermost kept loop */
-    ptrdiff_t lead;                /* by so much the first of them is shorter, for the others to
+    ptrdiff_t batch;           /* groups of an item at most; of a norm, <= TILE, or one's parts */
+    ptrdiff_t turn;            /* groups that are handled at a time: an item has several */
+    int piped;                 /* those of a turn are applied while the next are taken */
+    int kept;                  /* they are packed once, and taken and applied in scratch */
+    ptrdiff_t items, tiles;    /* tiles: items along the innermost kept loop */
+    ptrdiff_t lead;            /* by so much the first of them is shorter, for the others to
                                       begin with a line of y */
     int vector;                /* weight and bias run along the elements of a run: both are there */
     const void *weight, *bias; /* of the arithmetic type; NULL: 1, 0 */
     const double *wide;        /* of a gradient with weights along a run: they, in double */
-    const void *table;         /* of given statistics: what each of `channels` is made with; NULL: it
+    const void *table; /* of given statistics: what each of `channels` is made with; NULL: it
                                 * is found group by group */
     ptrdiff_t channels;
-    int far;                   /* some of them, along a run, could leave the type's range */
-    int stream;                /* y is apart, and too large to stay in cache */
+    int far;    /* some of them, along a run, could leave the type's range */
+    int stream; /* y is apart, and too large to stay in cache */
     const Plan *plan;
 } Work;
 
