@@ -101,8 +101,8 @@ static void take_cols(Bench *b)
 static void take_run_cols(Bench *b)
 {
     for (ptrdiff_t c = 0; c < N; c += WIDTH)
-        b->k->take_run_cols(b->x + c * b->arith, arith_row(b), b->rows, WIDTH, b->sums + 2 * TILE,
-                            b->sums);
+        b->k->take_run_cols(b->x + c * b->arith, arith_row(b), WIDTH * b->arith, b->rows, WIDTH,
+                            b->sums + 2 * TILE, b->sums);
 }
 
 static void apply_cols(Bench *b)

@@ -83,6 +83,15 @@ static ptrdiff_t strip_of(const Plan *p, ptrdiff_t width, int at_once)
     return p->pack ? BLOCK / width / LANES * LANES : at_once ? FOLDED : STRIP;
 }
 
+/* Bytes to what is taken after a block that is one run, or a part of it: the rest, the next run, or
+ * other columns. */
+static ptrdiff_t next_block(const Plan *p, const Piece *c, ptrdiff_t size)
+{
+    return p->n > c->n   ? c->n * p->inner[0].step[X]
+           : p->runs > 1 ? p->run[0].step[X]
+                         : c->count * size;
+}
+
 /* A block of columns, run by run in strips whose lines stay in cache while lanes are walked.
  * at_once: the block is one run, and one strip. */
 static OWN_FRAME void sum_cols(const Work *w, const Piece *c, const Summing *how, ptrdiff_t param,
@@ -122,7 +131,7 @@ static OWN_FRAME void sum_cols(const Work *w, const Piece *c, const Summing *how
                                       by->params ? by->params + here_param : NULL, by->pitch,
                                       lanes);
             else if (at_once)
-                w->kernels->take_run_cols(x.at, x.step, s.n, width, k, sums);
+                w->kernels->take_run_cols(x.at, x.step, next_block(p, &s, size), s.n, width, k, sums);
             else
                 w->kernels->take_cols(x.at, x.step, s.n, width, k, lanes);
         }
