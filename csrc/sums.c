@@ -131,7 +131,8 @@ static OWN_FRAME void sum_cols(const Work *w, const Piece *c, const Summing *how
                                       by->params ? by->params + here_param : NULL, by->pitch,
                                       lanes);
             else if (at_once)
-                w->kernels->take_run_cols(x.at, x.step, next_block(p, &s, size), s.n, width, k, sums);
+                w->kernels->take_run_cols(x.at, x.step, next_block(p, &s, size), s.n, width, k,
+                                          sums);
             else
                 w->kernels->take_cols(x.at, x.step, s.n, width, k, lanes);
         }
