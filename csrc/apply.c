@@ -187,6 +187,8 @@ static void apply_fast(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count
     for (ptrdiff_t j = 0; j < p->runs; j++)
         for (ptrdiff_t i = (p->n - 1) / piece * piece; i >= 0; i -= piece) {
             const ptrdiff_t n = p->n - i < piece ? p->n - i : piece;
+            if (p->pack && p->form == COLS && i)
+                ask_piece(w, &(Piece){at, count, back ? p->runs - 1 - j : j, 1, i - piece, piece});
             apply_piece(w, &(Piece){at, count, back ? p->runs - 1 - j : j, 1, i, n}, &a, wide);
         }
 }

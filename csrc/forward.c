@@ -223,9 +223,7 @@ int norm_forward(const Job *job)
         return 0;
     }
     const FpState saved = fp_enter();
-    const int failed = w.blended         ? by_phase(&w)
-                       : job->given_mean ? by_channel(&w)
-                                         : by_group(&w);
+    const int failed = w.blended ? by_phase(&w) : job->given_mean ? by_channel(&w) : by_group(&w);
     cpu_stream_end();
     fp_leave(saved);
     free(owned);

@@ -118,6 +118,8 @@ static OWN_FRAME void sum_cols(const Work *w, const Piece *c, const Summing *how
             Walk x = {t->x + here[X], p->inner[0].step[X], 0, 0};
             Walk g = {t->g, p->inner[0].step[G], 0, 0};
             if (p->pack) {
+                const ptrdiff_t next = i + s.n, left = p->n - next;
+                ask_piece(w, &(Piece){c->at, width, run, 1, next, left < s.n ? left : s.n});
                 x = g = (Walk){xs.bytes, width * size, 0, 0};
                 move(w, IN, &s, &xs, k, included);
                 g.at = gs.bytes;

@@ -205,6 +205,9 @@ typedef enum { IN, GRAD, OUT } Direction;
 void move(const Work *, Direction, const Piece *, void *scratch, const double *fill,
           double *included);
 
+/* A piece of columns that will be moved is asked for. */
+void ask_piece(const Work *, const Piece *);
+
 enum { KEPT = 16 }; /* groups whose lanes are kept from run to run */
 
 /* What a run of each group is made with: Affine's rows of `count` values, and hi again. */
