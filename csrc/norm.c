@@ -244,8 +244,8 @@ int work_open(Work *w, Plan *plan, const Job *job, void **owned)
                 .centred = table[job->kind].centred,
                 .blended = table[job->kind].blended};
     number_statistics(job, naxes, axes, shared);
-    /* a parameter's gradient is summed over groups in their order, where the weight runs along them;
-     * parts are neighbours */
+    /* a parameter's gradient is summed over groups in their order, where the weight runs along
+     * them; parts are neighbours */
     plan_make(plan, naxes, axes, shared, &job->t,
               parted(job) ? 0 : !job->t.g || (channels && !table[job->kind].split));
     if (plan->groups * plan->runs * plan->n == 0)

@@ -256,8 +256,8 @@ void take(const Work *, const ptrdiff_t at[STEPS], ptrdiff_t count, Moment *);
 void shifts(const Work *, const ptrdiff_t at[STEPS], ptrdiff_t count, double *k);
 void sum_shared(const Work *, const ptrdiff_t at[STEPS], ptrdiff_t count, const Summing *, Sums *);
 void settle(const Work *, const ptrdiff_t at[STEPS], ptrdiff_t count, double *k, Sums *, Moment *);
-/* What groups share, f[0] .. f[count / parts - 1], to each of their parts, count of them, or TILE if
- * one group has more. */
+/* What groups share, f[0] .. f[count / parts - 1], to each of their parts: count of them, or TILE
+ * if one group has more. */
 void spread(const Work *, const ptrdiff_t at[STEPS], ptrdiff_t count, Fold *f);
 /* apply.c: normalises an item's groups, or makes their dx; f: of each, or, of more than TILE, of
  * all. */
