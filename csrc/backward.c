@@ -51,9 +51,9 @@ static void back(const Drive *d, const ptrdiff_t at[STEPS], ptrdiff_t count, dou
     if (parts > 1)
         memcpy(each, shared, (size_t)groups * sizeof *each);
     spread(w, at, count, f);
-    for (ptrdiff_t g = 0; g < count; g += TILE)
-        dots(w, nth(w, at, g).at, count - g < TILE ? count - g : TILE, f, dot + g * step, step,
-             sums, d->pitch);
+    for (ptrdiff_t g = 0; g < count; g += w->tile)
+        dots(w, nth(w, at, g).at, count - g < w->tile ? count - g : w->tile,
+             count > TILE ? f : f + g, dot + g * step, step, sums, d->pitch);
     if (w->blended)
         return;
     for (ptrdiff_t g = 0; g < groups && !d->folds; g++)

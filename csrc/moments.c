@@ -91,8 +91,8 @@ static OWN_FRAME void sum_parts(const Work *w, const ptrdiff_t at[STEPS], ptrdif
     own.k = how->k ? k : NULL;
     for (ptrdiff_t g = 0; g < count; g++)
         to->hi[0][g] = to->lo[0][g] = to->hi[1][g] = to->lo[1][g] = to->count[g] = 0;
-    for (ptrdiff_t first = 0; first < all || first == 0; first += TILE) {
-        const ptrdiff_t n = all - first < TILE ? all - first : TILE;
+    for (ptrdiff_t first = 0; first < all || first == 0; first += w->tile) {
+        const ptrdiff_t n = all - first < w->tile ? all - first : w->tile;
         for (ptrdiff_t i = 0; how->k && (i < n || i % LANES); i++)
             k[i] = i < n ? how->k[(first + i) / parts] : 0;
         sums(w, nth(w, at, first).at, n, 0, w->plan->runs, &own, &each);

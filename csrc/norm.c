@@ -192,6 +192,16 @@ static int parameters_of(Work *w, ptrdiff_t n, void **owned)
     return 0;
 }
 
+static ptrdiff_t tile_of(const Plan *p)
+{
+    const ptrdiff_t total = p->runs * p->n, few = total < BLOCK ? BLOCK / total : 1;
+    if (!p->pack)
+        return TILE;
+    if (p->form == COLS) /* rows for all lanes */
+        return BLOCK / LANES;
+    return few < TILE ? few : TILE;
+}
+
 /* Groups of a turn: many, for each turn waits for the statistics of its own groups, or of the turn
  * before; so many that they stay in the second cache, and, packed, in scratch. Long rows of a
  * pipeline come by several, for their parameters to be near for all. */
@@ -202,11 +212,8 @@ static ptrdiff_t turn_of(const Work *w, const Plan *p)
     const ptrdiff_t total = p->runs * p->n;
     const ptrdiff_t near = (!waits ? FEW : w->t->g ? GRADIENT : FORWARD) / total;
     const ptrdiff_t least = w->piped && w->vector && total <= FAR ? 4 : 1;
-    const ptrdiff_t most = w->piped && p->run[0].step[PARAM] ? KEPT : TILE;
-    const ptrdiff_t turn = p->form == COLS ? (p->pack ? BLOCK / LANES : TILE) /* scratch: lanes */
-                           : near > most   ? most
-                           : near < least  ? least
-                                           : near;
+    const ptrdiff_t most = w->piped && p->run[0].step[PARAM] ? KEPT : w->tile;
+    const ptrdiff_t turn = p->form == COLS || near > most ? most : near < least ? least : near;
     return turn < w->parts ? w->parts : turn - turn % w->parts;
 }
 
@@ -224,7 +231,7 @@ static int pipes(const Work *w, const Plan *p)
 static int keeps(const Work *w, const Plan *p)
 {
     const int taken = !w->blended && !w->job->given_mean && !w->t->g;
-    return p->form == ROWS && p->pack && taken && w->t->y && w->turn <= TILE &&
+    return p->form == ROWS && p->pack && taken && w->t->y && w->turn <= w->tile &&
            w->turn * p->runs * p->n * arithsize(w->t->dtype) <= (ptrdiff_t)sizeof(Scratch);
 }
 
@@ -257,6 +264,7 @@ int work_open(Work *w, Plan *plan, const Job *job, void **owned)
     w->stream = job->t.y && job->t.y != job->t.x && !plan->pack &&
                 bytes * (job->t.g ? 3 : 2) > cpu_stream_bytes();
     w->piped = pipes(w, plan);
+    w->tile = tile_of(plan);
     w->turn = turn_of(w, plan);
     w->kept = keeps(w, plan);
     make_items(w, w->piped || (plan->form == ROWS && job->t.g) ? w->turn * TURNS : w->turn);

@@ -143,6 +143,29 @@ def test_packed_columns_of_any_width(cpu, n, dtype, rng):
 
 
 @pytest.mark.parametrize("dtype", zoo.DTYPES)
+@pytest.mark.parametrize("shape, groups", [((2, 300, 20), 1), ((3, 24, 400), 2), ((2, 1100, 3), 1),
+                                           ((1, 1100, 9), 2), ((2, 6, 5000), 3)])
+def test_groups_of_many_channels(cpu, shape, groups, dtype, rng):
+    """More of them than are summed at a time, or than fit into scratch."""
+    x, grad = rng.normal(size=(2, *shape)).astype(dtype)
+    x[0, :3] *= 50
+    weight, bias = rng.normal(size=(2, shape[1])).astype(np.float32)
+
+    def both(x, grad, **more):
+        y, m = normc.group_norm(x, groups, weight, bias, return_moments=True, **more)
+        back = normc.group_norm_backward(grad, x, groups, weight, **more)
+        again = normc.group_norm_backward(grad, x, groups, weight, moments=m, **more)
+        return [y, m.mean, m.m2, *back, *again]
+
+    plain = both(x, grad)
+    alone = both(x[-1:], grad[-1:])
+    assert_all_same([alone[0], alone[3]], [plain[0][-1:], plain[3][-1:]])
+    assert_all_same(both(x, grad, where=np.ones(shape, bool)), plain)
+    for layout in zoo.LAYOUTS:
+        assert_all_same(both(zoo.in_layout(layout, x), zoo.in_layout(layout, grad)), plain)
+
+
+@pytest.mark.parametrize("dtype", zoo.DTYPES)
 @pytest.mark.parametrize("layout", zoo.LAYOUTS, ids=lambda f: f.__name__)
 def test_layouts_of_the_others(layout, dtype, rng):
     x = rng.normal(size=(3, 37, 11)).astype(dtype) * 5
