@@ -284,6 +284,7 @@ static void apply_tile(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count
 void apply(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, const Fold *f, Lines *lines,
            Scratch *kept)
 {
-    for (ptrdiff_t g = (count - 1) / TILE * TILE; g >= 0; g -= TILE)
-        apply_tile(w, nth(w, at, g).at, count - g < TILE ? count - g : TILE, f, lines, kept);
+    for (ptrdiff_t g = (count - 1) / w->tile * w->tile; g >= 0; g -= w->tile)
+        apply_tile(w, nth(w, at, g).at, count - g < w->tile ? count - g : w->tile,
+                   count > TILE ? f : f + g, lines, kept);
 }

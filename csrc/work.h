@@ -23,7 +23,7 @@ typedef struct {
     ptrdiff_t parts;               /* so many neighbouring groups of the plan share their mean: the
                                     * channels of a GroupNorm's group; else 1 */
     ptrdiff_t batch;           /* groups of an item at most; of a norm, <= TILE, or one's parts */
-    ptrdiff_t tile;                /* groups that kernels are given at a time at most: <= TILE, and,
+    ptrdiff_t tile;            /* groups that kernels are given at a time at most: <= TILE, and,
                                     * packed, as many as scratch holds */
     ptrdiff_t turn;            /* groups that are handled at a time: an item has several */
     int piped;                 /* those of a turn are applied while the next are taken */
