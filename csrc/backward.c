@@ -144,29 +144,39 @@ static void add(Two *to, ptrdiff_t param, Dot d)
 }
 
 /* Of the kept dots, in the order of groups. */
-static void sum_dots(const Work *w, const Dot *d, Two *to)
+static void sum_dots(const Drive *d, Two *to, Gradient *job)
 {
-    const Plan *p = w->plan;
+    const Dot *dot = d->dots;
+    const Plan *p = d->w->plan;
     const Loop *row = across(p);
     for (ptrdiff_t first = 0; first < p->groups; first += row->n) {
         ptrdiff_t at[STEPS] = {0};
         locate(p->kept, p->nkept, first, at);
         for (ptrdiff_t g = 0; g < row->n; g++)
-            add(to, at[PARAM] + g * row->step[PARAM], d[at[STAT] + g * row->step[STAT]]);
+            add(to, at[PARAM] + g * row->step[PARAM], dot[at[STAT] + g * row->step[STAT]]);
+    }
+    for (ptrdiff_t i = 0; i < d->params; i++) {
+        job->dweight[i] = total(to[2 * i]);
+        job->dbias[i] = total(to[2 * i + 1]);
     }
 }
 
-static void sum_chunks(const Drive *d, ptrdiff_t chunks, Two *to)
+static void sum_chunks(const Drive *d, ptrdiff_t chunks, Gradient *job)
 {
-    for (ptrdiff_t row = 0; row < chunks * d->words; row++)
-        for (ptrdiff_t i = 0; i < d->params; i++)
-            join(&to[2 * i + row % 2], d->sums[row * d->pitch + i]);
+    const double *sums = d->sums;
+    for (ptrdiff_t i = 0; i < d->params; i++, sums++) {
+        Two to[2] = {{0}};
+        for (ptrdiff_t row = 0; row < chunks * d->words; row++)
+            join(&to[row % 2], sums[row * d->pitch]);
+        job->dweight[i] = total(to[0]);
+        job->dbias[i] = total(to[1]);
+    }
 }
 
 /* ---- drivers ------------------------------------------------------------------------- */
 
 /* Elements of one weight each, group after group. */
-static int by_chunk(Drive *d, Work *w, Two *to)
+static int by_chunk(Drive *d, Work *w, Gradient *job)
 {
     const ptrdiff_t groups = d->w->plan->groups, even = (groups + CHUNKS - 1) / CHUNKS;
     d->chunk = even < CHUNK_MIN ? CHUNK_MIN : even;
@@ -183,7 +193,7 @@ static int by_chunk(Drive *d, Work *w, Two *to)
     w->wide = rows;
     d->sums = rows + d->pitch;
     parallel(chunks, back_chunk, d);
-    sum_chunks(d, chunks, to);
+    sum_chunks(d, chunks, job);
     free(rows);
     return 0;
 }
@@ -218,12 +228,13 @@ static int by_phase(Drive *d, Gradient *job)
     return failed ? -1 : 0;
 }
 
-static int by_group(Drive *d, Gradient *job, Two *to)
+static int by_group(Drive *d, Gradient *job)
 {
     const Work *w = d->w;
     const ptrdiff_t groups = w->plan->groups;
     Fold *given = NULL;
-    int failed = !(d->dots = malloc((size_t)groups * sizeof *d->dots));
+    Two *to = calloc((size_t)d->params * 2, sizeof *to);
+    int failed = !(d->dots = malloc((size_t)groups * sizeof *d->dots)) || !to;
     if (!failed && w->blended) {
         failed = by_phase(d, job);
     } else if (!failed) {
@@ -237,9 +248,10 @@ static int by_group(Drive *d, Gradient *job, Two *to)
             parallel(w->items, back_item, d);
     }
     if (!failed)
-        sum_dots(w, d->dots, to);
+        sum_dots(d, to, job);
     free(given);
     free(d->dots);
+    free(to);
     return failed ? -1 : 0;
 }
 
@@ -249,20 +261,18 @@ int norm_backward(Gradient *job)
     Work w;
     void *owned;
     const ptrdiff_t params = norm_parameters(&job->job);
-    Two *sums = calloc((size_t)params * 2 + 1, sizeof *sums);
-    int failed = !sums || work_open(&w, &plan, &job->job, &owned) < 0;
-    if (!failed && plan.groups * plan.runs * plan.n > 0) {
-        const FpState saved = fp_enter();
-        Drive d = {.w = &w, .moments = job->moments, .by = PARAM, .params = params};
-        failed = w.vector ? by_chunk(&d, &w, sums) : by_group(&d, job, sums);
-        cpu_stream_end();
-        fp_leave(saved);
-        free(owned);
+    if (work_open(&w, &plan, &job->job, &owned) < 0)
+        return -1;
+    if (plan.groups * plan.runs * plan.n == 0) {
+        for (ptrdiff_t i = 0; i < params; i++)
+            job->dweight[i] = job->dbias[i] = 0;
+        return 0;
     }
-    for (ptrdiff_t i = 0; i < params && !failed; i++) {
-        job->dweight[i] = total(sums[2 * i]);
-        job->dbias[i] = total(sums[2 * i + 1]);
-    }
-    free(sums);
+    const FpState saved = fp_enter();
+    Drive d = {.w = &w, .moments = job->moments, .by = PARAM, .params = params};
+    const int failed = w.vector ? by_chunk(&d, &w, job) : by_group(&d, job);
+    cpu_stream_end();
+    fp_leave(saved);
+    free(owned);
     return failed ? -1 : 0;
 }
