@@ -233,9 +233,10 @@ static ptrdiff_t stretch(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t cou
         return count - g;
     const int known = w->t->g || w->vector || (!w->weight && !w->bias); /* fold_dots, w->far */
     ptrdiff_t n = 0;
-    while (g + n < count && n < most && !f[g + n].exact && !w->far &&
-           (known || parameters_carry(w, &f[g + n], at[PARAM] + (g + n) * step)))
-        n++;
+    for (const Fold *own = f + g; g + n < count && n < most && !own->exact && !w->far; n++, own++)
+        if (!known && !(w->mild && own->rstd >= 1 / MILD && own->rstd <= MILD) &&
+            !parameters_carry(w, own, at[PARAM] + (g + n) * step))
+            break;
     return n;
 }
 

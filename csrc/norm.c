@@ -165,6 +165,23 @@ static int any_above(const Work *w, const void *values, ptrdiff_t n, double most
     return above;
 }
 
+/* Is each 0, or between 1 / MILD and MILD? */
+static int mild(const Work *w, const void *values, ptrdiff_t n)
+{
+    int all = 1;
+    if (w->t->dtype == F64)
+        for (ptrdiff_t i = 0; values && i < n; i++) {
+            const double size = fabs(((const double *)values)[i]);
+            all &= (size >= 1 / MILD && size <= MILD) || size == 0;
+        }
+    else
+        for (ptrdiff_t i = 0; values && i < n; i++) {
+            const float size = fabsf(((const float *)values)[i]);
+            all &= (size >= (float)(1 / MILD) && size <= (float)MILD) || size == 0;
+        }
+    return all;
+}
+
 /* Both parameters or neither along the elements of a run: what is missing is filled into *owned. */
 static int parameters_of(Work *w, ptrdiff_t n, void **owned)
 {
@@ -183,6 +200,7 @@ static int parameters_of(Work *w, ptrdiff_t n, void **owned)
         else
             w->weight = *owned;
     }
+    w->mild = !w->vector && !w->t->g && mild(w, job->weight, n) && mild(w, job->bias, n);
     if (w->vector &&
         !w->t->g) { /* halves have no flat term in their bound for what float loses near zero */
         const int half = w->t->dtype < F32;

@@ -38,6 +38,7 @@ typedef struct {
                                 * is found group by group */
     ptrdiff_t channels;
     int far;    /* some of them, along a run, could leave the type's range */
+    int mild;   /* one a group: none could where the deviation is mild, too */
     int stream; /* y is apart, and too large to stay in cache */
     const Plan *plan;
 } Work;
@@ -47,6 +48,8 @@ typedef struct {
 typedef struct {
     double far, least, most;
 } Limits;
+
+#define MILD 0x1p60 /* products of two such, or their inverses, are carried */
 
 static inline Limits limits(const Work *w)
 {

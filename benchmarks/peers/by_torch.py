@@ -60,9 +60,11 @@ def functional(case):
     if case.norm == "batch_norm":
         return lambda x, w, b, m, v: F.batch_norm(x.movedim(axis, 1), m, v, w, b,
                                                   case.training).movedim(1, axis)
+    if case.norm == "group_norm":
+        return lambda x, w, b, m, v: F.group_norm(x.movedim(axis, 1), case.num_groups, w,
+                                                  b).movedim(1, axis)
     return {
         "rms_norm": lambda x, w, b, m, v: F.rms_norm(x, n, w, case.eps),
-        "group_norm": lambda x, w, b, m, v: F.group_norm(x, case.num_groups, w, b),
         "instance_norm": lambda x, w, b, m, v: F.instance_norm(x, None, None, w, b),
         "local_response_norm": lambda x, w, b, m, v: F.local_response_norm(x, case.size),
     }[case.norm]
