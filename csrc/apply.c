@@ -213,7 +213,7 @@ static void apply_kept(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count
 
 /* Do scale and shift of a group stay in the type's range? An overflow could come back by
  * the bias, and a subnormal scale has lost digits. Nor are NaN parameters of halves carried. */
-static int parameters_carry(const Work *w, const Fold *f, ptrdiff_t param)
+int parameters_carry(const Work *w, const Fold *f, ptrdiff_t param)
 {
     const Limits l = limits(w);
     const int half = w->t->dtype < F32;
@@ -263,6 +263,8 @@ static void apply_tile(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count
                        Lines *lines, Scratch *kept)
 {
     const ptrdiff_t size = w->plan->runs * w->plan->n * arithsize(w->t->dtype);
+    Fold found; /* of the parts of group `stat` */
+    ptrdiff_t stat = -1;
     for (ptrdiff_t g = 0, many; g < count; g += many) {
         char wide[TILE] = {0};
         many = stretch(w, at, count, f, g);
@@ -275,8 +277,14 @@ static void apply_tile(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count
         many += !many;
         for (ptrdiff_t i = g; i < g + many; i++)
             if (wide[i - g] && f[i].rstd == f[i].rstd) {
+                const Place here = nth(w, at, i);
                 lines_end(lines); /* or the ends of its runs would come after it */
-                exact_group(w, nth(w, at, i).at, &f[i]);
+                if (w->parts > 1 && stat_of(w, here.at) != stat) {
+                    found = f[i];
+                    exact_fold(w, here.at, &found);
+                    stat = stat_of(w, here.at);
+                }
+                exact_group(w, here.at, w->parts > 1 ? &found : &f[i]);
             }
     }
 }

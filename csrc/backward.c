@@ -1,8 +1,8 @@
 /* The drivers of the gradients: plan -> moments -> dots -> fold -> apply.
  *
- * Where a weight is one along a run, the dots of its runs are all that its own gradient needs; they
- * are kept, and summed group by group at the end. Where weights run along the elements, each is
- * summed over the groups in passing: in at most CHUNKS chunks of groups, joined in order. */
+ * Where a weight is one for a group, or one of its parts, their dots are all that its own gradient
+ * needs; they are kept, and summed group by group at the end. Where weights run along the elements,
+ * each is summed over groups in passing: in at most CHUNKS chunks of groups, joined in order. */
 #include "cpu.h"
 #include "threads.h"
 #include "work.h"

@@ -16,7 +16,7 @@ static void dots_fast(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count,
         lo[g] = g < count && is_double ? f[g].lo : 0;
         rstd[g] = g < count ? f[g].rstd : 0;
     }
-    sums(w, at, count, 0, w->plan->runs, &how, &sum);
+    sums(w, at, count, &how, &sum);
     for (ptrdiff_t g = 0; g < count; g++) {
         const double r = total(sum_of(&sum, 0, g));
         const double q = total(sum_of(&sum, 1, g));

@@ -42,9 +42,14 @@ void spread(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, Fold *f)
     const ptrdiff_t most = count < TILE ? count : TILE, groups = count / w->parts;
     if (w->parts == 1)
         return;
-    for (ptrdiff_t g = 0; g < groups; g++)
-        if (f[g].exact)
+    for (ptrdiff_t g = 0; g < groups; g++) {
+        const ptrdiff_t first = at[PARAM] + g * w->parts;
+        int exact = f[g].exact;
+        for (ptrdiff_t i = 0; i < w->parts && !exact && !w->mild && !w->t->g; i++)
+            exact = !parameters_carry(w, &f[g], first + i);
+        if (exact)
             exact_fold(w, nth(w, at, g * w->parts).at, &f[g]);
+    }
     for (ptrdiff_t i = most - 1; i >= 0; i--)
         f[i] = f[i / w->parts];
 }

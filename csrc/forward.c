@@ -56,7 +56,7 @@ static void finish(const Drive *d, Batch *b, double *k, Sums *s)
         at += stat_step(w);
     }
     spread(w, b->at, b->count, b->f);
-    b->plain = b->made || all_carried(w, b->at, b->count, b->f);
+    b->plain = b->made || (w->piped && all_carried(w, b->at, b->count, b->f));
 }
 
 /* Takes an item's moments, and, by_group, applies them while the data are still near. */
@@ -216,7 +216,7 @@ int norm_forward(const Job *job)
     if (work_open(&w, &plan, job, &owned) < 0)
         return -1;
     if (plan.groups * plan.runs * plan.n == 0) {
-        for (ptrdiff_t g = 0; job->moments && g < plan.groups; g++)
+        for (ptrdiff_t g = 0; job->moments && g < plan.groups / w.parts; g++)
             job->moments[g] = (Moment){0};
         for (ptrdiff_t c = 0; job->channels && c < job->t.shape[job->axis]; c++)
             job->channels[c] = (ChannelStat){.keep = 1};

@@ -95,7 +95,7 @@ static OWN_FRAME void sum_parts(const Work *w, const ptrdiff_t at[STEPS], ptrdif
         const ptrdiff_t n = all - first < w->tile ? all - first : w->tile;
         for (ptrdiff_t i = 0; how->k && (i < n || i % LANES); i++)
             k[i] = i < n ? how->k[(first + i) / parts] : 0;
-        sums(w, nth(w, at, first).at, n, 0, w->plan->runs, &own, &each);
+        sums(w, nth(w, at, first).at, n, &own, &each);
         to->masked = each.masked;
         for (ptrdiff_t i = 0, some; i < n; i += some) {
             const ptrdiff_t left = parts - (first + i) % parts;
@@ -111,7 +111,7 @@ void sum_shared(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, const
                 Sums *to)
 {
     if (w->parts == 1)
-        sums(w, at, count, 0, w->plan->runs, how, to);
+        sums(w, at, count, how, to);
     else
         sum_parts(w, at, count, how, to);
 }

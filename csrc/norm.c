@@ -221,8 +221,8 @@ static ptrdiff_t tile_of(const Plan *p)
 }
 
 /* Groups of a turn: many, for each turn waits for the statistics of its own groups, or of the turn
- * before; so many that they stay in the second cache, and, packed, in scratch. Long rows of a
- * pipeline come by several, for their parameters to be near for all. */
+ * before; so many that they stay in the second cache. Long rows of a pipeline come by several, for
+ * their parameters to be near for all. */
 static ptrdiff_t turn_of(const Work *w, const Plan *p)
 {
     enum { FEW = 3072, FORWARD = 8192, GRADIENT = 1 << 14, FAR = 1 << 14 };
@@ -279,7 +279,7 @@ int work_open(Work *w, Plan *plan, const Job *job, void **owned)
         return -1;
     w->rows = plan->pack && job->t.dtype < F32 ? kernels(F32) : w->kernels;
     const ptrdiff_t bytes = plan->groups * plan->runs * plan->n * itemsize(job->t.dtype);
-    w->stream = job->t.y && job->t.y != job->t.x && !plan->pack &&
+    w->stream = job->t.dtype >= F32 && job->t.y && job->t.y != job->t.x && !plan->pack &&
                 bytes * (job->t.g ? 3 : 2) > cpu_stream_bytes();
     w->piped = pipes(w, plan);
     w->tile = tile_of(plan);

@@ -21,7 +21,7 @@ typedef struct {
 
 typedef enum { ROWS, COLS } Form;
 
-enum { MAXLOOPS = MAXD + 1 }; /* a channel axis may be split in two */
+enum { MAXLOOPS = MAXD + 1 }; /* a channel axis may be split in two: (N, C) */
 
 typedef struct {
     Form form;

@@ -156,11 +156,10 @@ static void join_all(ptrdiff_t count, const double *block, double *hi, double *l
 }
 
 /* Where a weight runs along the elements, a block is of one run. */
-void sums(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, ptrdiff_t first,
-          ptrdiff_t nruns, const Summing *how, Sums *to)
+void sums(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, const Summing *how, Sums *to)
 {
     const Plan *p = w->plan;
-    const ptrdiff_t per = how->by && p->vector ? 1 : p->per, last = first + nruns;
+    const ptrdiff_t per = how->by && p->vector ? 1 : p->per, nruns = p->runs;
     _Alignas(64) double block[2 * TILE];
     const ptrdiff_t longest = p->n < p->block ? p->n : p->block;
     const int at_once =
@@ -175,9 +174,9 @@ void sums(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, ptrdiff_t f
     if (how->kept)
         move(w, IN, &(Piece){at, count, 0, p->runs, 0, p->n}, how->kept->bytes, how->k, to->count);
     double *sum = to->joined ? block : to->hi[0];
-    for (ptrdiff_t run = first; run < last; run += per)
+    for (ptrdiff_t run = 0; run < nruns; run += per)
         for (ptrdiff_t i = 0; i < p->n; i += p->block) {
-            const ptrdiff_t runs = last - run < per ? last - run : per,
+            const ptrdiff_t runs = nruns - run < per ? nruns - run : per,
                             n = p->n - i < p->block ? p->n - i : p->block;
             const Piece c = {at, count, run, runs, i, n};
             ptrdiff_t here[STEPS] = {[PARAM] = at[PARAM]};

@@ -20,24 +20,25 @@ typedef struct {
     const Job *job;                /* NULL where there are no statistics */
     const Kernels *kernels, *rows; /* rows: of x as it is walked, which is scratch if packed */
     int centred, blended;          /* as the table of norms has it */
-    ptrdiff_t parts;               /* so many neighbouring groups of the plan share their mean: the
-                                    * channels of a GroupNorm's group; else 1 */
-    ptrdiff_t batch;           /* groups of an item at most; of a norm, <= TILE, or one's parts */
-    ptrdiff_t tile;            /* groups that kernels are given at a time at most: <= TILE, and,
-                                    * packed, as many as scratch holds */
-    ptrdiff_t turn;            /* groups that are handled at a time: an item has several */
-    int piped;                 /* those of a turn are applied while the next are taken */
-    int kept;                  /* they are packed once, and taken and applied in scratch */
-    ptrdiff_t items, tiles;    /* tiles: items along the innermost kept loop */
-    ptrdiff_t lead;            /* by so much the first of them is shorter, for the others to
-                                      begin with a line of y */
+    /* so many neighbouring groups of the plan share their mean: the channels of a GroupNorm's
+     * group; else 1 */
+    ptrdiff_t parts;
+    ptrdiff_t batch; /* groups of an item at most */
+    /* groups that kernels are given at a time at most: <= TILE, and, packed, as scratch holds */
+    ptrdiff_t tile;
+    ptrdiff_t turn; /* groups that are handled at a time: an item has several; whole parts */
+    int piped;      /* those of a turn are applied while the next are taken */
+    int kept;       /* they are packed once, and taken and applied in scratch */
+    ptrdiff_t items, tiles; /* tiles: items along the innermost kept loop */
+    /* by so much the first of them is shorter, for the others to begin with a line of y */
+    ptrdiff_t lead;
     int vector;                /* weight and bias run along the elements of a run: both are there */
     const void *weight, *bias; /* of the arithmetic type; NULL: 1, 0 */
     const double *wide;        /* of a gradient with weights along a run: they, in double */
-    const void *table; /* of given statistics: what each of `channels` is made with; NULL: it
-                                * is found group by group */
+    /* of given statistics: what each of `channels` is made with; NULL: that is found by group */
+    const void *table;
     ptrdiff_t channels;
-    int far;    /* some of them, along a run, could leave the type's range */
+    int far;    /* some weights or biases, along a run, could leave the type's range */
     int mild;   /* one a group: none could where the deviation is mild, too */
     int stream; /* y is apart, and too large to stay in cache */
     const Plan *plan;
@@ -250,9 +251,8 @@ typedef struct {
     Scratch *kept;
 } Summing;
 
-/* sums.c: of `nruns` runs from `first` on of each of an item's groups; the included elements. */
-void sums(const Work *, const ptrdiff_t at[STEPS], ptrdiff_t count, ptrdiff_t first,
-          ptrdiff_t nruns, const Summing *, Sums *);
+/* sums.c: of each of an item's groups, tile of them at most; the included elements. */
+void sums(const Work *, const ptrdiff_t at[STEPS], ptrdiff_t count, const Summing *, Sums *);
 
 /* moments.c: the moments of an item's groups, parts together; about what k they are summed first;
  * those sums, as sums() has them; and the moments from these (k NULL: about 0, as rows of floats
@@ -271,6 +271,8 @@ void apply(const Work *, const ptrdiff_t at[STEPS], ptrdiff_t count, const Fold 
 /* Of given statistics: what every channel is made with into values, ROWS_OF_PARAMS rows, if groups
  * that are neighbours are of channels that are, and the arithmetic type carries all. */
 void tabulate(Work *, const Fold *, ptrdiff_t channels, void *values);
+/* Can it carry scale and shift of a group whose parameter is that? */
+int parameters_carry(const Work *, const Fold *, ptrdiff_t param);
 /* Can the arithmetic type carry them all? */
 int all_carried(const Work *, const ptrdiff_t at[STEPS], ptrdiff_t count, const Fold *);
 void applying(Applying *, const ptrdiff_t at[STEPS], ptrdiff_t count, const Fold *,

@@ -74,12 +74,13 @@ def test_results_at_any_address(n, dtype, rng):
     than are arranged at a time."""
     x = (rng.normal(size=(5, n)) + 1).astype(dtype)
     weight, bias = rng.normal(size=(2, n)).astype(dtype)
+    expected = normc.layer_norm(zoo.strided(x), n, weight, bias)
     room = np.empty(x.size + 32, dtype)
     for first in (0, 1, 2, 15, 31):
         out = room[first:first + x.size].reshape(x.shape)
         results = on_every_level(lambda: normc.layer_norm(x, n, weight, bias, out=out).copy())
         for level in results:
-            assert_same_bits(results[level], results["baseline"])
+            assert_same_bits(results[level], expected)
 
 
 @pytest.mark.parametrize("n", [67, 80, 1009])
@@ -144,7 +145,8 @@ def test_packed_columns_of_any_width(cpu, n, dtype, rng):
 
 @pytest.mark.parametrize("dtype", zoo.DTYPES)
 @pytest.mark.parametrize("shape, groups", [((2, 300, 20), 1), ((2, 64, 400), 2), ((2, 1100, 3), 1),
-                                           ((1, 1100, 9), 2), ((2, 12, 5000), 3)])
+                                           ((1, 1100, 9), 2), ((2, 12, 5000), 3),
+                                           ((1, 64, 3136), 1), ((2, 600, 35), 1)])
 def test_groups_of_many_channels(cpu, shape, groups, dtype, rng):
     """More of them than are summed at a time, or than fit into scratch."""
     x, grad = rng.normal(size=(2, *shape)).astype(dtype)
@@ -160,9 +162,24 @@ def test_groups_of_many_channels(cpu, shape, groups, dtype, rng):
     plain = both(x, grad)
     alone = both(x[-1:], grad[-1:])
     assert_all_same([alone[0], alone[3]], [plain[0][-1:], plain[3][-1:]])
-    assert_all_same(both(x, grad, where=np.ones(shape, bool)), plain)
     for layout in zoo.LAYOUTS:
-        assert_all_same(both(zoo.in_layout(layout, x), zoo.in_layout(layout, grad)), plain)
+        there = zoo.in_layout(layout, x), zoo.in_layout(layout, grad)
+        assert_all_same(both(*there), plain)
+        assert_all_same(both(*there, where=np.ones(shape, bool)), plain)
+
+
+@pytest.mark.parametrize("dtype", zoo.FLOATS)
+@pytest.mark.parametrize("extreme", ["small", "large", "infinite"])
+def test_one_channel_that_no_type_carries(cpu, extreme, dtype, rng):
+    """The group is made the exact way, from data of which nothing is overwritten yet."""
+    size, least, most = (1e15, 1e-25, 1e30) if dtype == np.float32 else (1e140, 1e-170, 1e200)
+    x = rng.normal(size=(2, 6, 40)).astype(dtype) * dtype(1 / size if extreme == "large" else size)
+    weight = np.ones(6, dtype)
+    weight[2] = {"small": least, "large": most, "infinite": np.inf}[extreme]
+    expected = normc.group_norm(x, 2, weight, eps=0)
+    assert_same_bits(normc.group_norm(zoo.channels_last(x), 2, weight, eps=0), expected)
+    assert_same_bits(normc.group_norm(x[1:], 2, weight, eps=0), expected[1:])
+    assert_same_bits(normc.group_norm(x, 2, weight, eps=0, out=x), expected)
 
 
 @pytest.mark.parametrize("dtype", zoo.DTYPES)

@@ -215,3 +215,12 @@ def test_a_failed_update_changes_nothing(rng):
         with pytest.raises((TypeError, ValueError)):
             m.update(bad)
         assert m == before
+
+
+@pytest.mark.parametrize("shape, axis", [((100, 64, 0), 1), ((0, 64, 5), 1), ((64, 100, 0), 0)])
+def test_groups_without_elements(shape, axis):
+    y, m = normc.group_norm(np.zeros(shape), 2, axis=axis, return_moments=True)
+    groups = np.moveaxis(np.zeros(shape), axis, 1).shape[0] * 2
+    assert y.shape == shape
+    assert m.count.size == m.mean.size == groups
+    assert not m.count.any() and not m.mean.any() and not m.m2.any()
