@@ -168,6 +168,18 @@ def test_groups_of_many_channels(cpu, shape, groups, dtype, rng):
         assert_all_same(both(*there, where=np.ones(shape, bool)), plain)
 
 
+@pytest.mark.parametrize("dtype", zoo.DTYPES)
+@pytest.mark.parametrize("norm", ["batch_norm", "instance_norm", "group_norm", "layer_norm"])
+def test_a_mask_of_all_beside_a_spoilt_group(cpu, norm, dtype, rng):
+    x, grad = rng.normal(size=(2, 4, 30, 133)).astype(dtype)
+    x[1, :, 5] = np.inf
+    more = [3] if norm == "group_norm" else []
+    call = getattr(normc, norm + "_backward")
+    plain = call(grad, x, *more)
+    assert np.isfinite(plain[2].astype(float)).all()
+    assert_all_same(call(grad, x, *more, where=np.ones(x.shape, bool)), plain)
+
+
 @pytest.mark.parametrize("dtype", zoo.FLOATS)
 @pytest.mark.parametrize("extreme", ["small", "large", "infinite"])
 def test_one_channel_that_no_type_carries(cpu, extreme, dtype, rng):

@@ -21,7 +21,7 @@ TARGETS = {
 
 # Of all results of the core's program. New bits are a new constant here, in the change that makes
 # them.
-GOLDEN = "d9db687717de159d"
+GOLDEN = "c93e7dc5a32d6944"
 
 
 def without_preload():
