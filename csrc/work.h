@@ -98,13 +98,13 @@ static inline double total(Two t)
 static inline void make_items(Work *w, ptrdiff_t batch)
 {
     const ptrdiff_t row = across(w->plan)->n;
-    const int free = w->plan->form == COLS && w->parts == 1; /* tiles may end anywhere */
+    const int any = w->plan->form == COLS && w->parts == 1; /* tiles may end anywhere */
     w->batch = batch;
     w->lead = 0;
-    if (w->stream && free && row > batch)
+    if (w->stream && any && row > batch)
         w->lead = (ptrdiff_t)((uintptr_t)w->t->y % LINE) / itemsize(w->t->dtype);
     w->tiles = (row + w->lead + batch - 1) / batch;
-    if (free && w->tiles > 1)
+    if (any && w->tiles > 1)
         w->batch = ((row + w->lead + w->tiles - 1) / w->tiles + LANES - 1) / LANES * LANES;
     w->items = w->plan->groups / row * w->tiles;
 }
