@@ -216,10 +216,12 @@ static void apply_kept(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count
 int parameters_carry(const Work *w, const Fold *f, ptrdiff_t param)
 {
     const Limits l = limits(w);
+    if (w->mild && f->rstd >= 1 / MILD && f->rstd <= MILD)
+        return 1;
     const int half = w->t->dtype < F32;
     const double weight = parameter(w, w->weight, param, 1), scale = fabs(f->rstd * weight);
     const double shift = fabs(parameter(w, w->bias, param, 0));
-    return !((scale != 0 && scale < l.least) || scale > l.most || shift >= l.far ||
+    return !((scale < l.least && weight != 0 && f->rstd != 0) || scale > l.most || shift >= l.far ||
              (half && (weight != weight || shift != shift)));
 }
 
@@ -234,8 +236,7 @@ static ptrdiff_t stretch(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t cou
     const int known = w->t->g || w->vector || (!w->weight && !w->bias); /* fold_dots, w->far */
     ptrdiff_t n = 0;
     for (const Fold *own = f + g; g + n < count && n < most && !own->exact && !w->far; n++, own++)
-        if (!known && !(w->mild && own->rstd >= 1 / MILD && own->rstd <= MILD) &&
-            !parameters_carry(w, own, at[PARAM] + (g + n) * step))
+        if (!known && !parameters_carry(w, own, at[PARAM] + (g + n) * step))
             break;
     return n;
 }
@@ -257,14 +258,18 @@ int all_carried(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, const
     return stretch(w, at, count, f, 0) == count;
 }
 
+/* What was made again last: parts of a group find its statistics once. */
+typedef struct {
+    Fold f;
+    ptrdiff_t stat;
+} Found;
+
 /* Of a gradient nobody knows before: it is made again, where it could be that g * weight was too
  * large. */
 static void apply_tile(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, const Fold *f,
-                       Lines *lines, Scratch *kept)
+                       Lines *lines, Scratch *kept, Found *found)
 {
     const ptrdiff_t size = w->plan->runs * w->plan->n * arithsize(w->t->dtype);
-    Fold found; /* of the parts of group `stat` */
-    ptrdiff_t stat = -1;
     for (ptrdiff_t g = 0, many; g < count; g += many) {
         char wide[TILE] = {0};
         many = stretch(w, at, count, f, g);
@@ -279,12 +284,11 @@ static void apply_tile(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count
             if (wide[i - g] && f[i].rstd == f[i].rstd) {
                 const Place here = nth(w, at, i);
                 lines_end(lines); /* or the ends of its runs would come after it */
-                if (w->parts > 1 && stat_of(w, here.at) != stat) {
-                    found = f[i];
-                    exact_fold(w, here.at, &found);
-                    stat = stat_of(w, here.at);
+                if (stat_of(w, here.at) != found->stat) {
+                    *found = (Found){f[i], stat_of(w, here.at)};
+                    exact_fold(w, here.at, &found->f);
                 }
-                exact_group(w, here.at, w->parts > 1 ? &found : &f[i]);
+                exact_group(w, here.at, &found->f);
             }
     }
 }
@@ -293,7 +297,8 @@ static void apply_tile(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count
 void apply(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, const Fold *f, Lines *lines,
            Scratch *kept)
 {
+    Found found = {.stat = -1};
     for (ptrdiff_t g = (count - 1) / w->tile * w->tile; g >= 0; g -= w->tile)
         apply_tile(w, nth(w, at, g).at, count - g < w->tile ? count - g : w->tile,
-                   count > TILE ? f : f + g, lines, kept);
+                   count > TILE ? f : f + g, lines, kept, &found);
 }

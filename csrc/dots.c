@@ -21,7 +21,8 @@ static void dots_fast(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count,
         const double r = total(sum_of(&sum, 0, g));
         const double q = total(sum_of(&sum, 1, g));
         const double xhat = (is_double ? q : q * rstd[g]) - lo[g] * rstd[g] * r;
-        d[g * step] = (Dot){r, w->vector ? q : xhat};
+        const int none = sum.masked && sum.count[g] == 0; /* even in a group of NaN */
+        d[g * step] = none ? (Dot){0} : (Dot){r, w->vector ? q : xhat};
     }
 }
 

@@ -45,7 +45,7 @@ void spread(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, Fold *f)
     for (ptrdiff_t g = 0; g < groups; g++) {
         const ptrdiff_t first = at[PARAM] + g * w->parts;
         int exact = f[g].exact;
-        for (ptrdiff_t i = 0; i < w->parts && !exact && !w->mild && !w->t->g; i++)
+        for (ptrdiff_t i = 0; i < w->parts && !exact && !w->t->g; i++)
             exact = !parameters_carry(w, &f[g], first + i);
         if (exact)
             exact_fold(w, nth(w, at, g * w->parts).at, &f[g]);

@@ -180,6 +180,38 @@ def test_a_mask_of_all_beside_a_spoilt_group(cpu, norm, dtype, rng):
     assert_all_same(call(grad, x, *more, where=np.ones(x.shape, bool)), plain)
 
 
+@pytest.mark.parametrize("norm", ["batch_norm", "instance_norm", "group_norm"])
+def test_a_channel_without_elements_beside_a_spoilt_one(cpu, norm, rng):
+    x, grad = rng.normal(size=(2, 2, 4, 33)).astype(np.float32)
+    x[:, 0, 5] = np.inf
+    where = np.ones(x.shape, bool)
+    where[:, 2] = False
+    more = [1] if norm == "group_norm" else []
+    _, dweight, dbias = getattr(normc, norm + "_backward")(grad, x, *more, where=where)
+    assert np.isnan(dweight[0])
+    assert dweight[2] == dbias[2] == 0
+
+
+@pytest.mark.parametrize("other", [2.0**-61, 2.0**61, np.inf, np.nan])
+def test_weights_of_another_group(cpu, other):
+    """They do not decide how this one is made, either."""
+    x = np.array([[[1e25, -2e25, 4e25]] * 4], np.float32)
+    x *= np.array([1, 0.7, 0.3, 0.9], np.float32).reshape(1, 4, 1)
+    weight = np.array([2.0**-50, 1, 1, 1], np.float32)
+    expected = normc.group_norm(x, 2, weight)[:, :2]
+    weight[3] = other
+    assert_same_bits(normc.group_norm(x, 2, weight)[:, :2], expected)
+
+
+def test_a_weight_that_underflows_with_the_deviation(cpu, rng):
+    x = rng.normal(size=(2, 4, 5)) * 1e140
+    weight = np.array([1, 1e-300, 1, 1])
+    unit = [normc.instance_norm(x, eps=0), normc.group_norm(x, 2, eps=0)]
+    for y, xhat in zip([normc.instance_norm(x, None, None, weight, eps=0),
+                        normc.group_norm(x, 2, weight, eps=0)], unit, strict=True):
+        np.testing.assert_allclose(y[:, 1], xhat[:, 1] * 1e-300, rtol=1e-14)
+
+
 @pytest.mark.parametrize("dtype", zoo.FLOATS)
 @pytest.mark.parametrize("extreme", ["small", "large", "infinite"])
 def test_one_channel_that_no_type_carries(cpu, extreme, dtype, rng):
