@@ -243,7 +243,7 @@ static ptrdiff_t stretch(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t cou
 
 void tabulate(Work *w, const Fold *f, ptrdiff_t channels, void *values)
 {
-    int carried = !w->far && across(w->plan)->step[PARAM] == 1;
+    int carried = across(w->plan)->step[PARAM] == 1;
     for (ptrdiff_t c = 0; c < channels && carried; c++)
         carried = !f[c].exact && parameters_carry(w, &f[c], c);
     if (!carried)

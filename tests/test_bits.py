@@ -70,8 +70,7 @@ def test_every_instruction_set(case, dtype, rng):
 @pytest.mark.parametrize("dtype", zoo.DTYPES)
 @pytest.mark.parametrize("n", [31, 100, 4100, 8230])
 def test_results_at_any_address(n, dtype, rng):
-    """Where a line of the result begins, odd elements may be the first of a pair; weights are more
-    than are arranged at a time."""
+    """Of rows with more weights than are arranged at a time, too."""
     x = (rng.normal(size=(5, n)) + 1).astype(dtype)
     weight, bias = rng.normal(size=(2, n)).astype(dtype)
     expected = normc.layer_norm(zoo.strided(x), n, weight, bias)

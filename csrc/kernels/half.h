@@ -95,7 +95,7 @@ INLINE void narrow_pair_bf16(uint16_t *y, vf v, vf w)
 {
     vu pair = (vu)nearest_pair_bf16(v, w);
     if (_mm256_movemask_ps(_mm256_cmp_ps((__m256)v, (__m256)w, _CMP_UNORD_Q)))
-        pair = (nearest_or_nan_bf16(v)) | nearest_or_nan_bf16(w) << 16;
+        pair = nearest_or_nan_bf16(v) | nearest_or_nan_bf16(w) << 16;
     store_vf((float *)(void *)y, (vf)pair);
 }
 #else
