@@ -168,29 +168,64 @@ static OWN_FRAME void apply_piece(const Work *w, const Piece *c, Applying *a, ch
         move(w, OUT, c, &xs, fill, NULL);
 }
 
+/* Elements `piece` by `piece` of run after run of some groups; the next of those to be applied, or
+ * of a share of them. */
+typedef struct {
+    const Work *w;
+    const ptrdiff_t *at;
+    ptrdiff_t count, piece, along; /* pieces of a run */
+    const Fold *f;
+    char *wide;
+} Pieces;
+
 /* Backwards where a group does not stay in the nearest cache: what was taken last is still near. */
+static OWN_FRAME void apply_pieces(const Pieces *s, Share *share, Lines *lines)
+{
+    enum { FAR = 1 << 15 };
+    const Work *w = s->w;
+    const Plan *p = w->plan;
+    const ptrdiff_t last = p->runs * s->along - 1;
+    const int back = p->form == COLS || p->runs * p->n > FAR;
+    char wide[TILE] = {0};
+    Applying a;
+    applying(&a, s->at, s->count, s->f, NULL, lines);
+    if (w->table) {
+        a.made = 1;
+        a.affine = affine(w, w->table, w->channels, s->at[PARAM]);
+    }
+    for (ptrdiff_t g = 0; g < s->count && p->pack; g++)
+        a.fill[g] = s->f[g].hi;
+    for (ptrdiff_t item; next_item(share, &item);) {
+        const ptrdiff_t q = back ? last - item : item, i = q % s->along * s->piece;
+        const ptrdiff_t n = p->n - i < s->piece ? p->n - i : s->piece;
+        if (p->pack && p->form == COLS && i)
+            ask_piece(w, &(Piece){s->at, s->count, q / s->along, 1, i - s->piece, s->piece});
+        apply_piece(w, &(Piece){s->at, s->count, q / s->along, 1, i, n}, &a, wide);
+    }
+    for (ptrdiff_t g = 0; g < s->count && w->t->g; g++)
+        if (wide[g])
+            __atomic_store_n(&s->wide[g], 1, __ATOMIC_RELAXED);
+}
+
+static void apply_share(void *context, Share *share)
+{
+    Lines lines;
+    apply_pieces(context, share, lines_open(&lines));
+    lines_end(&lines);
+}
+
 static void apply_fast(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, const Fold *f,
                        Lines *lines, char wide[TILE])
 {
-    enum { NEAR = 1024, FAR = 1 << 15 };
+    enum { NEAR = 1024 };
     const Plan *p = w->plan;
-    const ptrdiff_t piece = p->pack ? BLOCK / count : p->form == COLS ? NEAR : p->n;
-    const int back = p->form == COLS || p->runs * p->n > FAR;
-    Applying a;
-    applying(&a, at, count, f, NULL, lines);
-    if (w->table) {
-        a.made = 1;
-        a.affine = affine(w, w->table, w->channels, at[PARAM]);
-    }
-    for (ptrdiff_t g = 0; g < count && p->pack; g++)
-        a.fill[g] = f[g].hi;
-    for (ptrdiff_t j = 0; j < p->runs; j++)
-        for (ptrdiff_t i = (p->n - 1) / piece * piece; i >= 0; i -= piece) {
-            const ptrdiff_t n = p->n - i < piece ? p->n - i : piece;
-            if (p->pack && p->form == COLS && i)
-                ask_piece(w, &(Piece){at, count, back ? p->runs - 1 - j : j, 1, i - piece, piece});
-            apply_piece(w, &(Piece){at, count, back ? p->runs - 1 - j : j, 1, i, n}, &a, wide);
-        }
+    const ptrdiff_t whole = w->inside > 1 && p->n > SPAN ? SPAN : p->n;
+    const ptrdiff_t piece = p->pack ? BLOCK / count : p->form == COLS ? NEAR : whole;
+    const Pieces s = {w, at, count, piece, (p->n - 1) / piece + 1, f, wide};
+    if (w->inside > 1)
+        parallel(w->inside, p->runs * s.along, apply_share, (void *)&s);
+    else
+        apply_pieces(&s, &(Share){.last = p->runs * s.along, .alone = 1}, lines);
 }
 
 /* In scratch, where they lie since they were taken. */

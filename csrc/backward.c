@@ -4,7 +4,6 @@
  * needs; they are kept, and summed group by group at the end. Where weights run along the elements,
  * each is summed over groups in passing: in at most CHUNKS chunks of groups, joined in order. */
 #include "cpu.h"
-#include "threads.h"
 #include "work.h"
 #include <stdlib.h>
 
@@ -63,51 +62,55 @@ static void back(const Drive *d, const ptrdiff_t at[STEPS], ptrdiff_t count, dou
     apply(w, at, count, shared, lines, NULL);
 }
 
-/* An item's groups, so many at a time; the lines that they share wait from one turn to the next. */
-typedef void Turn(const Drive *, const ptrdiff_t at[STEPS], ptrdiff_t count, Lines *);
+/* One item after the other: lines of y that two have in common wait from one to the next. */
+typedef void Step(const Drive *, const ptrdiff_t at[STEPS], ptrdiff_t count, Lines *);
 
-static void by_turns(const Drive *d, ptrdiff_t item, Turn *turn)
+static void by_item(const Drive *d, Share *share, Step *step)
 {
     Lines lines;
-    ptrdiff_t at[STEPS];
-    const ptrdiff_t groups = item_groups(d->w, item, at), most = d->w->turn;
     lines_open(&lines);
-    for (ptrdiff_t g = 0; g < groups; g += most) {
-        const Place here = nth(d->w, at, g);
-        turn(d, here.at, groups - g < most ? groups - g : most, &lines);
+    for (ptrdiff_t item; next_item(share, &item);) {
+        ptrdiff_t at[STEPS];
+        const ptrdiff_t count = item_groups(d->w, item, at);
+        step(d, at, count, &lines);
     }
     lines_end(&lines);
 }
 
-static void back_turn(const Drive *d, const ptrdiff_t at[STEPS], ptrdiff_t count, Lines *lines)
+static void back_step(const Drive *d, const ptrdiff_t at[STEPS], ptrdiff_t count, Lines *lines)
 {
     back(d, at, count, NULL, lines);
 }
 
-static void back_item(void *context, ptrdiff_t item)
+static void back_items(void *context, Share *share)
 {
-    by_turns(context, item, back_turn);
+    by_item(context, share, back_step);
 }
 
-static void back_chunk(void *context, ptrdiff_t chunk)
+static void back_chunk(const Drive *d, ptrdiff_t chunk, Lines *lines)
 {
-    const Drive *d = context;
     const Plan *p = d->w->plan;
     const ptrdiff_t first = chunk * d->chunk, row = across(p)->n;
     const ptrdiff_t last = p->groups - first < d->chunk ? p->groups : first + d->chunk;
-    Lines lines;
-    lines_open(&lines);
     for (ptrdiff_t g = first, count; g < last; g += count) {
         const ptrdiff_t left = last - g < row - g % row ? last - g : row - g % row;
         ptrdiff_t at[STEPS] = {0};
         locate(p->kept, p->nkept, g, at);
-        count = left < d->w->turn ? left : d->w->turn;
-        back(d, at, count, d->sums + chunk * d->words * d->pitch, &lines);
+        count = left < d->w->batch ? left : d->w->batch;
+        back(d, at, count, d->sums + chunk * d->words * d->pitch, lines);
     }
+}
+
+static void back_chunks(void *context, Share *share)
+{
+    Lines lines;
+    lines_open(&lines);
+    for (ptrdiff_t chunk; next_item(share, &chunk);)
+        back_chunk(context, chunk, &lines);
     lines_end(&lines);
 }
 
-static void dx_turn(const Drive *d, const ptrdiff_t at[STEPS], ptrdiff_t count, Lines *lines)
+static void dx_step(const Drive *d, const ptrdiff_t at[STEPS], ptrdiff_t count, Lines *lines)
 {
     Moment m[TILE];
     Fold f[TILE];
@@ -115,12 +118,12 @@ static void dx_turn(const Drive *d, const ptrdiff_t at[STEPS], ptrdiff_t count, 
     apply(d->w, at, count, f, lines, NULL);
 }
 
-static void dx_item(void *context, ptrdiff_t item)
+static void dx_items(void *context, Share *share)
 {
-    by_turns(context, item, dx_turn);
+    by_item(context, share, dx_step);
 }
 
-static void take_turn(const Drive *d, const ptrdiff_t at[STEPS], ptrdiff_t count, Lines *lines)
+static void take_step(const Drive *d, const ptrdiff_t at[STEPS], ptrdiff_t count, Lines *lines)
 {
     Moment m[TILE], *to = (Moment *)d->moments;
     const ptrdiff_t step = across(d->w->plan)->step[STAT];
@@ -130,9 +133,9 @@ static void take_turn(const Drive *d, const ptrdiff_t at[STEPS], ptrdiff_t count
         to[at[STAT] + g * step] = m[g];
 }
 
-static void take_item(void *context, ptrdiff_t item)
+static void take_items(void *context, Share *share)
 {
-    by_turns(context, item, take_turn);
+    by_item(context, share, take_step);
 }
 
 /* ---- parameters ---------------------------------------------------------------------- */
@@ -183,6 +186,8 @@ static int by_chunk(Drive *d, Work *w, Gradient *job)
     const ptrdiff_t chunks = (groups + d->chunk - 1) / d->chunk;
     d->words = d->w->t->dtype == F64 ? 4 : 2;
     d->pitch = (d->params + EACH - 1) / EACH * EACH;
+    if (share_insides(w, chunks) < 0)
+        return -1;
     const size_t size = (size_t)((chunks * d->words + 1) * d->pitch) * sizeof *d->sums;
     double *rows = aligned_alloc(LINE, size);
     if (!rows)
@@ -192,7 +197,7 @@ static int by_chunk(Drive *d, Work *w, Gradient *job)
         rows[i] = get(w, w->weight, i);
     w->wide = rows;
     d->sums = rows + d->pitch;
-    parallel(chunks, back_chunk, d);
+    parallel(w->threads, chunks, back_chunks, d);
     sum_chunks(d, chunks, job);
     free(rows);
     return 0;
@@ -213,15 +218,15 @@ static int by_phase(Drive *d, Gradient *job)
         if (job->moments)
             memcpy(m, job->moments, (size_t)groups * sizeof *m);
         else
-            parallel(w->items, take_item, &taking);
+            parallel(w->threads, w->items, take_items, &taking);
         const int e = blend_units(w, m);
         d->folds = f;
         failed = blend(w, &g, m, e, f, NULL);
         if (!failed)
-            parallel(w->items, back_item, d);
+            parallel(w->threads, w->items, back_items, d);
         failed = failed || blend_dots(w, &g, m, e, d->dots, f, &job->dlogits);
         if (!failed)
-            parallel(w->items, dx_item, d);
+            parallel(w->threads, w->items, dx_items, d);
     }
     free(m);
     free(f);
@@ -245,7 +250,7 @@ static int by_group(Drive *d, Gradient *job)
             d->folds = given;
         }
         if (!failed)
-            parallel(w->items, back_item, d);
+            parallel(w->threads, w->items, back_items, d);
     }
     if (!failed)
         sum_dots(d, to, job);
@@ -259,9 +264,8 @@ int norm_backward(Gradient *job)
 {
     Plan plan;
     Work w;
-    void *owned;
     const ptrdiff_t params = norm_parameters(&job->job);
-    if (work_open(&w, &plan, &job->job, &owned) < 0)
+    if (work_open(&w, &plan, &job->job) < 0)
         return -1;
     if (plan.groups * plan.runs * plan.n == 0) {
         for (ptrdiff_t i = 0; i < params; i++)
@@ -273,6 +277,6 @@ int norm_backward(Gradient *job)
     const int failed = w.vector ? by_chunk(&d, &w, job) : by_group(&d, job);
     cpu_stream_end();
     fp_leave(saved);
-    free(owned);
+    work_close(&w);
     return failed ? -1 : 0;
 }

@@ -1,7 +1,6 @@
 /* ReLU, LeakyReLU, PReLU: no statistics, so any order of the axes will do; but for the slopes'
  * gradient. */
 #include "cpu.h"
-#include "threads.h"
 #include "work.h"
 
 enum { PIECE = 1 << 16 }; /* elements of an item */
@@ -24,9 +23,8 @@ static void bend_piece(const Bending *k, const ptrdiff_t at[STEPS], const void *
         k->w.kernels->bend_rows(x, y, n, k->b->floor, slope, along);
 }
 
-static void bend_item(void *context, ptrdiff_t item)
+static void bend_item(const Bending *k, ptrdiff_t item)
 {
-    const Bending *k = context;
     const Tensors *t = k->w.t;
     ptrdiff_t at[STEPS];
     const ptrdiff_t total = item_groups(&k->w, item, at);
@@ -45,6 +43,12 @@ static void bend_item(void *context, ptrdiff_t item)
         move(&k->w, OUT, &c, &x, NULL, NULL);
         locate(across(k->w.plan), 1, n, at);
     }
+}
+
+static void bend_items(void *context, Share *share)
+{
+    for (ptrdiff_t item; next_item(share, &item);)
+        bend_item(context, item);
 }
 
 static void bend_plan(const Bend *b, Work *w, Plan *plan, int sums)
@@ -71,7 +75,7 @@ int bend_forward(const Bend *b)
         return 0;
     make_items(&k.w, PIECE);
     const FpState saved = fp_enter();
-    parallel(k.w.items, bend_item, &k);
+    parallel(k.w.threads, k.w.items, bend_items, &k);
     fp_leave(saved);
     return 0;
 }
@@ -92,9 +96,8 @@ static void drop_positive(Dtype t, Scratch *restrict x, Scratch *restrict g, ptr
 }
 
 /* sum g * x where x is not positive, of what shares one slope. */
-static void slope_item(void *context, ptrdiff_t group)
+static void slope_sum(const Bending *k, ptrdiff_t group)
 {
-    const Bending *k = context;
     const Work *w = &k->w;
     const Plan *p = w->plan;
     const double zero = 0, one = 1;
@@ -120,6 +123,12 @@ static void slope_item(void *context, ptrdiff_t group)
     k->dslope[at[PARAM]] = total(total_of);
 }
 
+static void slope_sums(void *context, Share *share)
+{
+    for (ptrdiff_t group; next_item(share, &group);)
+        slope_sum(context, group);
+}
+
 int bend_backward(const Bend *b, double *dslope)
 {
     Plan plan;
@@ -130,7 +139,8 @@ int bend_backward(const Bend *b, double *dslope)
     if (dslope && plan.groups * plan.runs * plan.n > 0) {
         plan.form = ROWS; /* how pieces are packed */
         const FpState saved = fp_enter();
-        parallel(plan.groups, slope_item, &k);
+        make_items(&k.w, 1);
+        parallel(k.w.threads, plan.groups, slope_sums, &k);
         fp_leave(saved);
     }
     return bend_forward(b);

@@ -1,11 +1,10 @@
 /* The drivers of the forward: plan -> moments -> fold -> apply.
  *
- * by_group   a pipeline: while a batch of groups is applied, the next is taken, in one walk of both
- *            (rows), or each item is taken and applied before the next
+ * by_group   a pipeline: while an item is applied, the next is taken, in one walk of both (rows), or
+ *            each item is taken and applied before the next
  * by_phase   statistics of all groups first: they are blended
  * by_channel   they are given */
 #include "cpu.h"
-#include "threads.h"
 #include "work.h"
 #include <stdlib.h>
 
@@ -60,52 +59,59 @@ static void finish(const Drive *d, Batch *b, double *k, Sums *s)
 }
 
 /* Takes an item's moments, and, by_group, applies them while the data are still near. */
-static OWN_FRAME void take_in(const Drive *d, ptrdiff_t item, Scratch *kept)
+static OWN_FRAME void take_in(const Drive *d, ptrdiff_t item, Lines *lines, Scratch *kept)
 {
     const Work *w = d->w;
     double k[TILE];
     Sums s;
     Batch b;
-    Lines lines;
-    lines_open(&lines);
     b.count = item_groups(w, item, b.at);
     shifts(w, b.at, b.count / w->parts, k);
     sum_shared(w, b.at, b.count / w->parts, &(Summing){.k = k, .kept = kept}, &s);
     finish(d, &b, k, &s);
     if (w->t->y && !w->blended)
-        apply(w, b.at, b.count, b.f, &lines, kept);
+        apply(w, b.at, b.count, b.f, lines, kept);
+}
+
+static OWN_FRAME void take_packed(const Drive *d, ptrdiff_t item, Lines *lines)
+{
+    Scratch kept;
+    take_in(d, item, lines, &kept);
+}
+
+static void take_items(void *context, Share *share)
+{
+    const Drive *d = context;
+    Lines lines;
+    lines_open(&lines);
+    for (ptrdiff_t item; next_item(share, &item);)
+        if (d->w->kept)
+            take_packed(d, item, &lines);
+        else
+            take_in(d, item, &lines, NULL);
     lines_end(&lines);
 }
 
-static OWN_FRAME void take_packed(const Drive *d, ptrdiff_t item)
-{
-    Scratch kept;
-    take_in(d, item, &kept);
-}
-
-static void take_item(void *context, ptrdiff_t item)
-{
-    const Drive *d = context;
-    if (d->w->kept)
-        take_packed(d, item);
-    else
-        take_in(d, item, NULL);
-}
-
 /* After a take in reverse: what was taken last is still near. */
-static void apply_item(void *context, ptrdiff_t item)
+static OWN_FRAME void apply_item(const Drive *d, ptrdiff_t item, Lines *lines)
 {
-    const Drive *d = context;
     const Work *w = d->w;
     Fold own[TILE];
-    Lines lines;
     ptrdiff_t at[STEPS];
     const ptrdiff_t count = item_groups(w, d->by == STAT ? w->items - 1 - item : item, at);
     const ptrdiff_t step = across(w->plan)->step[d->by];
     const Fold *f = d->folds + at[d->by];
     for (ptrdiff_t g = 0; g < count && step != 1; g++)
         own[g] = f[g * step];
-    apply(w, at, count, step == 1 ? f : own, lines_open(&lines), NULL);
+    apply(w, at, count, step == 1 ? f : own, lines, NULL);
+}
+
+static void apply_items(void *context, Share *share)
+{
+    Lines lines;
+    lines_open(&lines);
+    for (ptrdiff_t item; next_item(share, &item);)
+        apply_item(context, item, &lines);
     lines_end(&lines);
 }
 
@@ -123,22 +129,19 @@ static OWN_FRAME void turn(const Drive *d, const Batch *a, Batch *b, Lines *line
     finish(d, b, NULL, &s);
 }
 
-static void pipe_item(void *context, ptrdiff_t item)
+static void pipe_items(void *context, Share *share)
 {
     const Drive *d = context;
     const Work *w = d->w;
     Batch two[2], *a = &two[0], *b = &two[1];
     Lines lines;
-    ptrdiff_t at[STEPS];
-    const ptrdiff_t groups = item_groups(w, item, at);
     lines_open(&lines);
-    memcpy(a->at, at, sizeof a->at);
+    memset(a->at, 0, sizeof a->at);
     a->count = a->plain = a->made = 0;
-    for (ptrdiff_t g = 0; g < groups + w->turn; g += w->turn) {
-        const ptrdiff_t left = g < groups ? groups - g : 0;
-        const Place here = nth(w, at, left ? g : 0);
-        memcpy(b->at, here.at, sizeof b->at);
-        b->count = left < w->turn ? left : w->turn;
+    for (ptrdiff_t item, more = 1; more;) {
+        more = next_item(share, &item);
+        memcpy(b->at, a->at, sizeof b->at);
+        b->count = more ? item_groups(w, item, b->at) : 0;
         turn(d, a, b, &lines);
         Batch *next = a;
         a = b;
@@ -154,7 +157,8 @@ static int by_group(const Work *w)
     if (job->channels && !moments &&
         !(moments = own = malloc((size_t)w->plan->groups * sizeof *own)))
         return -1;
-    parallel(w->items, w->piped ? pipe_item : take_item, &(Drive){w, moments, NULL, STAT});
+    parallel(w->threads, w->items, w->piped ? pipe_items : take_items,
+             &(Drive){w, moments, NULL, STAT});
     if (job->channels) {
         const Grid g = grid(job, w->plan->groups);
         report(w, &g, moments, job->channels);
@@ -170,7 +174,7 @@ static int blend_all(const Work *w, const Grid *g, Fold *folds)
     Moment *own = malloc((size_t)w->plan->groups * sizeof *own);
     if (!own)
         return -1;
-    parallel(w->items, take_item, &(Drive){w, own, NULL, STAT});
+    parallel(w->threads, w->items, take_items, &(Drive){w, own, NULL, STAT});
     for (ptrdiff_t i = 0; job->moments && i < w->plan->groups; i++)
         job->moments[i] = own[i];
     const int e = blend_units(w, own);
@@ -186,7 +190,7 @@ static int by_phase(const Work *w)
     Fold *folds = malloc((size_t)w->plan->groups * sizeof *folds);
     const int failed = !folds || blend_all(w, &g, folds);
     if (!failed && w->t->y)
-        parallel(w->items, apply_item, &(Drive){w, NULL, folds, STAT});
+        parallel(w->threads, w->items, apply_items, &(Drive){w, NULL, folds, STAT});
     free(folds);
     return failed ? -1 : 0;
 }
@@ -201,7 +205,7 @@ static int by_channel(Work *w)
     if (!failed) {
         fold_given(w, channels, folds);
         tabulate(w, folds, channels, values);
-        parallel(w->items, apply_item, &(Drive){w, NULL, folds, PARAM});
+        parallel(w->threads, w->items, apply_items, &(Drive){w, NULL, folds, PARAM});
     }
     free(values);
     free(folds);
@@ -212,8 +216,7 @@ int norm_forward(const Job *job)
 {
     Plan plan;
     Work w;
-    void *owned;
-    if (work_open(&w, &plan, job, &owned) < 0)
+    if (work_open(&w, &plan, job) < 0)
         return -1;
     if (plan.groups * plan.runs * plan.n == 0) {
         for (ptrdiff_t g = 0; job->moments && g < plan.groups / w.parts; g++)
@@ -226,6 +229,6 @@ int norm_forward(const Job *job)
     const int failed = w.blended ? by_phase(&w) : job->given_mean ? by_channel(&w) : by_group(&w);
     cpu_stream_end();
     fp_leave(saved);
-    free(owned);
+    work_close(&w);
     return failed;
 }

@@ -4,7 +4,6 @@
 #include "cpu.h"
 #include "elementary.h"
 #include "lrn.h"
-#include "threads.h"
 #include <math.h>
 #include <stdlib.h>
 
@@ -15,7 +14,7 @@ typedef struct {
     double alpha;    /* of one element */
     Power power;
     const void **rows; /* of the window, twice: as they are read, and in the window's order */
-    char *ring;        /* NULL: rows are used where they are. One thread's, as `rows` are */
+    char *ring;        /* NULL: rows are used where they are. Of each thread, as `rows` are */
 } Lrn;
 
 /* Did the kernel's own arithmetic carry element i? The same operations, the same answer, so that
@@ -114,9 +113,8 @@ static void one_row(const Lrn *l, const ptrdiff_t at[STEPS], ptrdiff_t c, ptrdif
         move(&l->w, OUT, &(Piece){at, width, 0, 1, c, 1}, scratch, NULL, NULL);
 }
 
-static void lrn_item(void *context, ptrdiff_t item)
+static void lrn_item(const Lrn *l, ptrdiff_t item)
 {
-    const Lrn *l = context;
     const Window *job = l->job;
     const Plan *p = l->w.plan;
     ptrdiff_t at[STEPS];
@@ -137,6 +135,20 @@ static void lrn_item(void *context, ptrdiff_t item)
         const ptrdiff_t step = read < p->n ? read : 0; /* or where it was */
         one_row(l, at, c, width, l->w.t->x + at[X] + step * p->inner[0].step[X], &scratch);
     }
+}
+
+static ptrdiff_t ring_bytes(const Lrn *l)
+{
+    return l->slots * l->w.batch * arithsize(l->w.t->dtype);
+}
+
+static void lrn_items(void *context, Share *share)
+{
+    Lrn own = *(const Lrn *)context;
+    own.rows += share->thread * 2 * own.slots;
+    own.ring += own.ring ? share->thread * ring_bytes(&own) : 0;
+    for (ptrdiff_t item; next_item(share, &item);)
+        lrn_item(&own, item);
 }
 
 Power lrn_power(const Window *job, double alpha)
@@ -181,11 +193,11 @@ int lrn_forward(const Window *job)
                  plan.groups * plan.n * itemsize(t->dtype) * 2 > cpu_stream_bytes();
     make_items(&l.w, width < LANES ? LANES : width > WIDTH ? WIDTH : width);
     const int own = plan.pack || t->x == t->y;
-    l.rows = malloc((size_t)l.slots * 2 * sizeof *l.rows);
-    l.ring = own ? aligned_alloc(64, (size_t)(l.slots * l.w.batch * arithsize(t->dtype))) : NULL;
+    l.rows = malloc((size_t)(l.w.threads * l.slots * 2) * sizeof *l.rows);
+    l.ring = own ? aligned_alloc(LINE, (size_t)(l.w.threads * ring_bytes(&l))) : NULL;
     const int failed = !l.rows || (own && !l.ring);
     if (!failed)
-        parallel(l.w.items, lrn_item, &l);
+        parallel(l.w.threads, l.w.items, lrn_items, &l);
     cpu_stream_end();
     fp_leave(saved);
     free(l.ring);

@@ -8,7 +8,6 @@
 #include "cpu.h"
 #include "elementary.h"
 #include "lrn.h"
-#include "threads.h"
 #include <math.h>
 #include <stdlib.h>
 
@@ -22,7 +21,7 @@ typedef struct {
     double alpha; /* of one element */
     Power power;
     ptrdiff_t slots; /* channels at hand */
-    double *ring;    /* KINDS rows for each. One thread's, as `window` is */
+    double *ring;    /* KINDS rows for each. Of each thread, as `window` is */
     const void **window;
 } Back;
 
@@ -119,9 +118,8 @@ static void dx_row(const Back *b, const ptrdiff_t at[STEPS], ptrdiff_t c, ptrdif
     move(&b->w, OUT, &(Piece){at, width, 0, 1, c, 1}, &dx, NULL, NULL);
 }
 
-static void back_item(void *context, ptrdiff_t item)
+static void back_item(const Back *b, ptrdiff_t item)
 {
-    const Back *b = context;
     const ptrdiff_t channels = b->w.plan->n, size = b->job->size, before = b->job->before;
     const ptrdiff_t after = size - 1 - before;
     ptrdiff_t at[STEPS];
@@ -134,6 +132,15 @@ static void back_item(void *context, ptrdiff_t item)
         }
         dx_row(b, at, c, width);
     }
+}
+
+static void back_items(void *context, Share *share)
+{
+    Back own = *(const Back *)context;
+    own.ring += share->thread * own.slots * KINDS * own.w.batch;
+    own.window += share->thread * own.slots;
+    for (ptrdiff_t item; next_item(share, &item);)
+        back_item(&own, item);
 }
 
 int lrn_backward(const Window *job)
@@ -150,11 +157,11 @@ int lrn_backward(const Window *job)
     b.slots = job->size < plan.n / 2 ? 2 * job->size : plan.n;
     const ptrdiff_t width = RING / KINDS / 8 / b.slots / LANES * LANES;
     make_items(&b.w, width < LANES ? LANES : width > WIDTH ? WIDTH : width);
-    b.ring = malloc((size_t)(b.slots * KINDS * b.w.batch) * sizeof *b.ring);
-    b.window = malloc((size_t)b.slots * sizeof *b.window);
+    b.ring = malloc((size_t)(b.w.threads * b.slots * KINDS * b.w.batch) * sizeof *b.ring);
+    b.window = malloc((size_t)(b.w.threads * b.slots) * sizeof *b.window);
     const int failed = !b.ring || !b.window;
     if (!failed)
-        parallel(b.w.items, back_item, &b);
+        parallel(b.w.threads, b.w.items, back_items, &b);
     fp_leave(saved);
     free(b.window);
     free(b.ring);

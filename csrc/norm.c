@@ -182,23 +182,23 @@ static int mild(const Work *w, const void *values, ptrdiff_t n)
     return all;
 }
 
-/* Both parameters or neither along the elements of a run: what is missing is filled into *owned. */
-static int parameters_of(Work *w, ptrdiff_t n, void **owned)
+/* Both parameters or neither along the elements of a run: what is missing is made. */
+static int parameters_of(Work *w, ptrdiff_t n)
 {
     const Job *job = w->job;
     w->weight = job->weight;
     w->bias = job->bias;
     w->vector = w->plan->vector && (job->weight || job->bias || job->t.g);
     if (w->vector && !(job->weight && (job->bias || job->t.g))) {
-        *owned = calloc((size_t)n, (size_t)arithsize(job->t.dtype));
-        if (!*owned)
+        w->owned = calloc((size_t)n, (size_t)arithsize(job->t.dtype));
+        if (!w->owned)
             return -1;
         for (ptrdiff_t i = 0; !job->weight && i < n; i++)
-            put(w, *owned, i, 1);
+            put(w, w->owned, i, 1);
         if (job->weight)
-            w->bias = *owned;
+            w->bias = w->owned;
         else
-            w->weight = *owned;
+            w->weight = w->owned;
     }
     w->mild = !w->vector && !w->t->g && mild(w, job->weight, n) && mild(w, job->bias, n);
     if (w->vector &&
@@ -220,10 +220,10 @@ static ptrdiff_t tile_of(const Plan *p)
     return few < TILE ? few : TILE;
 }
 
-/* Groups of a turn: many, for each turn waits for the statistics of its own groups, or of the turn
+/* Groups of an item: many, for each waits for the statistics of its own groups, or of the item
  * before; so many that they stay in the second cache. Long rows of a pipeline come by several, for
  * their parameters to be near for all. */
-static ptrdiff_t turn_of(const Work *w, const Plan *p)
+static ptrdiff_t batch_of(const Work *w, const Plan *p)
 {
     enum { FEW = 3072, FORWARD = 8192, GRADIENT = 1 << 14, FAR = 1 << 14 };
     const int waits = !p->pack && (w->t->g || !w->job->given_mean);
@@ -231,11 +231,11 @@ static ptrdiff_t turn_of(const Work *w, const Plan *p)
     const ptrdiff_t near = (!waits ? FEW : w->t->g ? GRADIENT : FORWARD) / total;
     const ptrdiff_t least = w->piped && w->vector && total <= FAR ? 4 : 1;
     const ptrdiff_t most = w->piped && p->run[0].step[PARAM] ? KEPT : w->tile;
-    const ptrdiff_t turn = p->form == COLS || near > most ? most : near < least ? least : near;
-    return turn < w->parts ? w->parts : turn - turn % w->parts;
+    const ptrdiff_t batch = p->form == COLS || near > most ? most : near < least ? least : near;
+    return batch < w->parts ? w->parts : batch - batch % w->parts;
 }
 
-/* Are the groups of a turn applied while the next are taken, in one walk of both? */
+/* Are the groups of an item applied while the next are taken, in one walk of both? */
 static int pipes(const Work *w, const Plan *p)
 {
     const Job *job = w->job;
@@ -245,22 +245,38 @@ static int pipes(const Work *w, const Plan *p)
     return rows && fits && w->parts <= TILE && !own && !w->blended && !job->given_mean;
 }
 
-/* Are the groups of a turn packed once? */
+/* Are the groups of an item packed once? */
 static int keeps(const Work *w, const Plan *p)
 {
     const int taken = !w->blended && !w->job->given_mean && !w->t->g;
-    return p->form == ROWS && p->pack && taken && w->t->y && w->turn <= w->tile &&
-           w->turn * p->runs * p->n * arithsize(w->t->dtype) <= (ptrdiff_t)sizeof(Scratch);
+    return p->form == ROWS && p->pack && taken && w->t->y && w->batch <= w->tile &&
+           w->batch * p->runs * p->n * arithsize(w->t->dtype) <= (ptrdiff_t)sizeof(Scratch);
 }
 
-int work_open(Work *w, Plan *plan, const Job *job, void **owned)
+int share_insides(Work *w, ptrdiff_t items)
 {
-    enum { TURNS = 16 }; /* of an item */
+    const ptrdiff_t rounds = (items - 1) / w->threads + 1;
+    if (4 * items >= 3 * rounds * w->threads) /* three quarters of their time is used */
+        return 0;
+    const ptrdiff_t most = w->batch < w->tile ? w->batch : w->tile;
+    w->spans = malloc((size_t)(spans_of(w) * most) * sizeof *w->spans);
+    w->inside = w->threads;
+    w->threads = 1;
+    return w->spans ? 0 : -1;
+}
+
+void work_close(Work *w)
+{
+    free(w->spans);
+    free(w->owned);
+}
+
+int work_open(Work *w, Plan *plan, const Job *job)
+{
     Loop axes[MAXLOOPS + 1];
     char shared[MAXLOOPS + 1];
     const int channels = table[job->kind].channels;
     const int naxes = channels ? channel_axes(job, axes, shared) : named_axes(job, axes, shared);
-    *owned = NULL;
     *w = (Work){.t = &job->t,
                 .plan = plan,
                 .job = job,
@@ -275,7 +291,7 @@ int work_open(Work *w, Plan *plan, const Job *job, void **owned)
               parted(job) ? 0 : !job->t.g || (channels && !table[job->kind].split));
     if (plan->groups * plan->runs * plan->n == 0)
         return 0;
-    if (parameters_of(w, norm_parameters(job), owned) < 0)
+    if (parameters_of(w, norm_parameters(job)) < 0)
         return -1;
     w->rows = plan->pack && job->t.dtype < F32 ? kernels(F32) : w->kernels;
     const ptrdiff_t bytes = plan->groups * plan->runs * plan->n * itemsize(job->t.dtype);
@@ -283,8 +299,13 @@ int work_open(Work *w, Plan *plan, const Job *job, void **owned)
                 bytes * (job->t.g ? 3 : 2) > cpu_stream_bytes();
     w->piped = pipes(w, plan);
     w->tile = tile_of(plan);
-    w->turn = turn_of(w, plan);
+    make_items(w, batch_of(w, plan));
     w->kept = keeps(w, plan);
-    make_items(w, w->piped || (plan->form == ROWS && job->t.g) ? w->turn * TURNS : w->turn);
+    if ((!job->t.g || !w->vector) && share_insides(w, w->items) < 0) {
+        work_close(w);
+        return -1;
+    }
+    w->piped = w->piped && w->inside == 1;
+    w->kept = w->kept && w->inside == 1;
     return 0;
 }

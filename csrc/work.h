@@ -2,18 +2,25 @@
  *
  * Groups are handled in items: neighbours along the innermost kept loop, which all stages take by
  * the place `at` of the first and their count. Items depend on shape and layout, never on threads,
- * and touch disjoint elements. */
+ * and touch disjoint elements. Threads share them out, neighbours together; where items are too few
+ * for that, they come one by one, and threads share the spans and pieces of each. */
 #ifndef NORMC_WORK_H
 #define NORMC_WORK_H
 #include "kernels.h"
 #include "norm.h"
 #include "plan.h"
+#include "threads.h"
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
 
 /* What has large arrays has them only while it runs: stacks of threads are small. */
 #define OWN_FRAME __attribute__((noinline))
+
+/* Of a group: two sums, each in two words, over a span of its blocks. */
+typedef struct {
+    double hi[2], lo[2], count;
+} SpanSums;
 
 typedef struct {
     const Tensors *t;
@@ -23,17 +30,20 @@ typedef struct {
     /* so many neighbouring groups of the plan share their mean: the channels of a GroupNorm's
      * group; else 1 */
     ptrdiff_t parts;
-    ptrdiff_t batch; /* groups of an item at most */
+    int threads;     /* that share the items, or 1: */
+    int inside;      /* that share each item, or 1 */
+    SpanSums *spans; /* those of an item, where it is shared */
+    ptrdiff_t batch; /* groups of an item at most; whole parts */
     /* groups that kernels are given at a time at most: <= TILE, and, packed, as scratch holds */
     ptrdiff_t tile;
-    ptrdiff_t turn; /* groups that are handled at a time: an item has several; whole parts */
-    int piped;      /* those of a turn are applied while the next are taken */
-    int kept;       /* they are packed once, and taken and applied in scratch */
+    int piped;              /* those of an item are applied while the next are taken */
+    int kept;               /* they are packed once, and taken and applied in scratch */
     ptrdiff_t items, tiles; /* tiles: items along the innermost kept loop */
     /* by so much the first of them is shorter, for the others to begin with a line of y */
     ptrdiff_t lead;
     int vector;                /* weight and bias run along the elements of a run: both are there */
     const void *weight, *bias; /* of the arithmetic type; NULL: 1, 0 */
+    void *owned;               /* one of them, where it had to be made */
     const double *wide;        /* of a gradient with weights along a run: they, in double */
     /* of given statistics: what each of `channels` is made with; NULL: that is found by group */
     const void *table;
@@ -97,6 +107,7 @@ static inline double total(Two t)
 
 static inline void make_items(Work *w, ptrdiff_t batch)
 {
+    const ptrdiff_t bytes = w->plan->groups * w->plan->runs * w->plan->n * itemsize(w->t->dtype);
     const ptrdiff_t row = across(w->plan)->n;
     const int any = w->plan->form == COLS && w->parts == 1; /* tiles may end anywhere */
     w->batch = batch;
@@ -107,6 +118,8 @@ static inline void make_items(Work *w, ptrdiff_t batch)
     if (any && w->tiles > 1)
         w->batch = ((row + w->lead + w->tiles - 1) / w->tiles + LANES - 1) / LANES * LANES;
     w->items = w->plan->groups / row * w->tiles;
+    w->threads = threads_for(bytes * (1 + (w->t->y != NULL) + (w->t->g != NULL)));
+    w->inside = 1;
 }
 
 /* The place of an item's first group; how many there are. */
@@ -252,6 +265,9 @@ typedef struct {
 } Summing;
 
 /* sums.c: of each of an item's groups, tile of them at most; the included elements. */
+enum { SPAN = 1 << 14 }; /* elements of a span, about: whole blocks */
+/* How many spans a group has at most. */
+ptrdiff_t spans_of(const Work *);
 void sums(const Work *, const ptrdiff_t at[STEPS], ptrdiff_t count, const Summing *, Sums *);
 
 /* moments.c: the moments of an item's groups, parts together; about what k they are summed first;
@@ -303,9 +319,13 @@ typedef struct {
 } Grid;
 
 Grid grid(const Job *, ptrdiff_t groups);
-/* norm.c: a job's plan and operands, and what free() takes; -1: out of memory. Without elements
- * there is no more than the plan. */
-int work_open(Work *, Plan *, const Job *, void **owned);
+/* norm.c: a job's plan and operands, and what work_close() frees; -1: out of memory. Without
+ * elements there is no more than the plan. */
+int work_open(Work *, Plan *, const Job *);
+void work_close(Work *);
+/* So many items for w->threads: if they cannot be dealt evenly, their insides are. -1: out of
+ * memory. */
+int share_insides(Work *, ptrdiff_t items);
 
 /* fold.c: moments, eps, parameters -> what is applied. */
 void fold(const Work *, const Moment *, Fold *);

@@ -2,6 +2,7 @@
 #define NORMC_IMPORTS_NUMPY
 #include "arguments.h"
 #include "cpu.h"
+#include "threads.h"
 
 #ifndef NORMC_VERSION
 #error "NORMC_VERSION is the version as a string; setup.py passes it"
@@ -107,7 +108,21 @@ static PyObject *config(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(none))
                          cpu_names[CPU_BASELINE], cpu_names[CPU_AVX2]);
 }
 
+static PyObject *set_threads(PyObject *Py_UNUSED(module), PyObject *n)
+{
+    threads_set_limit((int)PyLong_AsLong(n));
+    Py_RETURN_NONE;
+}
+
+static PyObject *threads_from_bytes(PyObject *Py_UNUSED(module), PyObject *n)
+{
+    threads_from((int)PyLong_AsLong(n));
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef internals[] = {
+    {"_threads_from", threads_from_bytes, METH_O, ""},
+    {"_set_threads", set_threads, METH_O, ""},
     {"_define", define, METH_VARARGS,
      "_define(name, names, defaults, unnamed, positional, doc): gives a function its signature."},
     {"_use_cpu", use_cpu, METH_O,

@@ -2,7 +2,9 @@
  * exact ones is tested in Python, against autograd among others. */
 #include "check.h"
 #include "cpu.h"
+#include "threads.h"
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 enum { PLAIN, WITH_PARAMETERS, MASKED, EVALUATION, WAYS };
@@ -17,7 +19,10 @@ typedef struct {
     ptrdiff_t nsums;
 } Back;
 
-static uint64_t run(const Back *b, const Array *x, const Array *g, CpuLevel level, int streamed,
+enum { APART, STREAMED, THREADED, CROWDED, STORES };
+static const char *const stores_names[STORES] = {"", "streamed", "two threads", "seven threads"};
+
+static uint64_t run(const Back *b, const Array *x, const Array *g, CpuLevel level, int stores,
                     Layout of_x, Layout of_g)
 {
     Array xs = laid_out(x, of_x), gs = laid_out(g, of_g);
@@ -31,7 +36,8 @@ static uint64_t run(const Back *b, const Array *x, const Array *g, CpuLevel leve
     t->y = dx.data;
     t->ystep = dx.step;
     cpu_use(level);
-    cpu_stream_from(streamed ? 0 : -1);
+    cpu_stream_from(stores == STREAMED ? 0 : -1);
+    threads_set_limit(stores == THREADED ? 2 : stores == CROWDED ? 7 : 1);
     check(b->backward(b->job) == 0, &b->call, "return value", 0, -1, 0);
     uint64_t h = hash_array(&dx, 0);
     for (ptrdiff_t i = 0; i < b->nsums; i++)
@@ -49,9 +55,11 @@ static void check_back(const Back *b, const Array *x, const Array *g)
     for (int level = 0; level <= (int)cpu_found(); level++)
         for (int layout = 0; layout < LAYOUTS; layout++) {
             const Layout other = (Layout)((layout + 3 * level + 1) % LAYOUTS);
-            for (int streamed = 0; streamed <= 1; streamed++) {
-                const uint64_t h = run(b, x, g, (CpuLevel)level, streamed, (Layout)layout, other);
-                check(h == expected, &b->call, layout_names[layout], streamed, NAN, NAN);
+            for (int stores = APART; stores < STORES; stores++) {
+                const uint64_t h = run(b, x, g, (CpuLevel)level, stores, (Layout)layout, other);
+                char what[99];
+                snprintf(what, sizeof what, "%s %s", layout_names[layout], stores_names[stores]);
+                check(h == expected, &b->call, what, 0, NAN, NAN);
             }
         }
 }

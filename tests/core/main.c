@@ -1,5 +1,6 @@
 #include "check.h"
 #include "cpu.h"
+#include "threads.h"
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -64,7 +65,7 @@ void point(Tensors *t, const Array *x)
     t->swapped = x->swapped;
 }
 
-enum { APART, IN_PLACE, STREAMED, STORES };
+enum { APART, IN_PLACE, STREAMED, THREADED, CROWDED, STORES };
 
 static Array run(const Call *c, const Array *contiguous, CpuLevel level, Layout layout, int stores)
 {
@@ -77,6 +78,7 @@ static Array run(const Call *c, const Array *contiguous, CpuLevel level, Layout 
     c->t->ystep = y.step;
     cpu_use(level);
     cpu_stream_from(stores == STREAMED ? 0 : -1);
+    threads_set_limit(stores == THREADED ? 2 : stores == CROWDED ? 7 : 1);
     check(c->forward(c->job) == 0, c, "return value", 0, -1, 0);
     point(c->t, contiguous);
     if (!in_place)
@@ -109,7 +111,8 @@ Array check_bits(const Call *c, const Array *x)
     for (int level = 0; level <= (int)cpu_found(); level++)
         for (int layout = 0; layout < LAYOUTS; layout++)
             for (int stores = APART; stores < STORES; stores++) {
-                static const char *const names[STORES] = {"", ", in place", ", streamed"};
+                static const char *const names[STORES] = {"", ", in place", ", streamed",
+                                                          ", two threads", ", seven threads"};
                 char what[99];
                 if (stores == IN_PLACE && (layout == SWAPPED || level < (int)cpu_found()))
                     continue;
@@ -130,6 +133,7 @@ void digest(uint64_t h)
 
 int main(void)
 {
+    threads_from(1);
     check_norms();
     check_bends();
     check_windows();
