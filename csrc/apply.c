@@ -217,7 +217,7 @@ static void apply_share(void *context, Share *share)
 static void apply_fast(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, const Fold *f,
                        Lines *lines, char wide[TILE])
 {
-    enum { NEAR = 1024 };
+    enum { NEAR = 256 };
     const Plan *p = w->plan;
     const ptrdiff_t whole = w->inside > 1 && p->n > SPAN ? SPAN : p->n;
     const ptrdiff_t piece = p->pack ? BLOCK / count : p->form == COLS ? NEAR : whole;

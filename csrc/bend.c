@@ -2,13 +2,15 @@
  * gradient. */
 #include "cpu.h"
 #include "work.h"
+#include <stdlib.h>
 
-enum { PIECE = 1 << 16 }; /* elements of an item */
+enum { PIECE = 1 << 14 }; /* elements of an item */
 
 typedef struct {
     Work w;
     const Bend *b;
-    double *dslope;
+    Blocks of; /* of what shares a slope: */
+    Two *sums; /* of each span of each */
 } Bending;
 
 /* n elements from `at` on, in memory or in scratch. */
@@ -95,53 +97,75 @@ static void drop_positive(Dtype t, Scratch *restrict x, Scratch *restrict g, ptr
     }
 }
 
-/* sum g * x where x is not positive, of what shares one slope. */
-static void slope_sum(const Bending *k, ptrdiff_t group)
+/* sum g * x where x is not positive, of a span of what shares one slope. */
+static Two slope_sum(const Bending *k, ptrdiff_t group, ptrdiff_t span)
 {
     const Work *w = &k->w;
     const Plan *p = w->plan;
     const double zero = 0, one = 1;
+    const ptrdiff_t first = span * k->of.span, last = first + k->of.span;
     ptrdiff_t at[STEPS] = {0};
     Scratch x, g;
-    Two total_of = {0};
+    Two sum = {0};
     locate(p->kept, p->nkept, group, at);
-    for (ptrdiff_t run = 0; run < p->runs; run += p->per)
-        for (ptrdiff_t i = 0; i < p->n; i += p->block) {
-            const ptrdiff_t runs = p->runs - run < p->per ? p->runs - run : p->per,
-                            n = p->n - i < p->block ? p->n - i : p->block;
-            const Piece c = {at, 1, run, runs, i, n};
-            double sums[2 * TILE];
-            move(w, IN, &c, &x, NULL, NULL);
-            move(w, GRAD, &c, &g, NULL, NULL);
-            drop_positive(w->t->dtype, &x, &g, runs * n);
-            const Walk xs = {x.bytes, 0, n * arithsize(w->t->dtype), 0};
-            const Walk gs = {g.bytes, 0, xs.run, 0};
-            w->kernels->dots_rows(&xs, &gs, 1, n, runs, &(Deviations){&zero, &zero, &one}, NULL,
-                                  NULL, 0, sums);
-            join(&total_of, sums[TILE]);
-        }
-    k->dslope[at[PARAM]] = total(total_of);
+    for (ptrdiff_t b = first; b < last && b < k->of.all; b++) {
+        Piece c = block_of(p, &k->of, b);
+        double sums[2 * TILE];
+        c.at = at;
+        c.count = 1;
+        move(w, IN, &c, &x, NULL, NULL);
+        move(w, GRAD, &c, &g, NULL, NULL);
+        drop_positive(w->t->dtype, &x, &g, c.runs * c.n);
+        const Walk xs = {x.bytes, 0, c.n * arithsize(w->t->dtype), 0};
+        const Walk gs = {g.bytes, 0, xs.run, 0};
+        w->kernels->dots_rows(&xs, &gs, 1, c.n, c.runs, &(Deviations){&zero, &zero, &one}, NULL,
+                              NULL, 0, sums);
+        join(&sum, sums[TILE]);
+    }
+    return sum;
 }
 
 static void slope_sums(void *context, Share *share)
 {
-    for (ptrdiff_t group; next_item(share, &group);)
-        slope_sum(context, group);
+    const Bending *k = context;
+    for (ptrdiff_t item; next_item(share, &item);)
+        k->sums[item] = slope_sum(k, item / k->of.spans, item % k->of.spans);
+}
+
+static int slopes(Bending *k, double *dslope)
+{
+    const Plan *p = k->w.plan;
+    k->of = blocks_of(p, 0);
+    if (!(k->sums = malloc((size_t)(p->groups * k->of.spans) * sizeof *k->sums)))
+        return -1;
+    make_items(&k->w, 1);
+    parallel(k->w.threads, p->groups * k->of.spans, slope_sums, k);
+    for (ptrdiff_t group = 0; group < p->groups; group++) {
+        const Two *sum = k->sums + group * k->of.spans;
+        ptrdiff_t at[STEPS] = {0};
+        Two all = {0};
+        locate(p->kept, p->nkept, group, at);
+        for (ptrdiff_t span = 0; span < k->of.spans; span++)
+            join_two(&all, sum[span]);
+        dslope[at[PARAM]] = total(all);
+    }
+    free(k->sums);
+    return 0;
 }
 
 int bend_backward(const Bend *b, double *dslope)
 {
     Plan plan;
-    Bending k = {.b = b, .dslope = dslope};
+    Bending k = {.b = b};
+    int failed = 0;
     for (ptrdiff_t i = 0; dslope && i < b->nslope; i++)
         dslope[i] = 0;
     bend_plan(b, &k.w, &plan, 1);
     if (dslope && plan.groups * plan.runs * plan.n > 0) {
         plan.form = ROWS; /* how pieces are packed */
         const FpState saved = fp_enter();
-        make_items(&k.w, 1);
-        parallel(k.w.threads, plan.groups, slope_sums, &k);
+        failed = slopes(&k, dslope);
         fp_leave(saved);
     }
-    return bend_forward(b);
+    return failed ? -1 : bend_forward(b);
 }

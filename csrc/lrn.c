@@ -191,7 +191,7 @@ int lrn_forward(const Window *job)
     const ptrdiff_t width = RING / arithsize(t->dtype) / l.slots / LANES * LANES;
     l.w.stream = t->x != t->y && !plan.pack &&
                  plan.groups * plan.n * itemsize(t->dtype) * 2 > cpu_stream_bytes();
-    make_items(&l.w, width < LANES ? LANES : width > WIDTH ? WIDTH : width);
+    make_narrow_items(&l.w, width < LANES ? LANES : width > WIDTH ? WIDTH : width);
     const int own = plan.pack || t->x == t->y;
     l.rows = malloc((size_t)(l.w.threads * l.slots * 2) * sizeof *l.rows);
     l.ring = own ? aligned_alloc(LINE, (size_t)(l.w.threads * ring_bytes(&l))) : NULL;

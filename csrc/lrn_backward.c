@@ -156,7 +156,7 @@ int lrn_backward(const Window *job)
     b.power = lrn_power(job, b.alpha);
     b.slots = job->size < plan.n / 2 ? 2 * job->size : plan.n;
     const ptrdiff_t width = RING / KINDS / 8 / b.slots / LANES * LANES;
-    make_items(&b.w, width < LANES ? LANES : width > WIDTH ? WIDTH : width);
+    make_narrow_items(&b.w, width < LANES ? LANES : width > WIDTH ? WIDTH : width);
     b.ring = malloc((size_t)(b.w.threads * b.slots * KINDS * b.w.batch) * sizeof *b.ring);
     b.window = malloc((size_t)(b.w.threads * b.slots) * sizeof *b.window);
     const int failed = !b.ring || !b.window;

@@ -259,7 +259,8 @@ int share_insides(Work *w, ptrdiff_t items)
     if (4 * items >= 3 * rounds * w->threads) /* three quarters of their time is used */
         return 0;
     const ptrdiff_t most = w->batch < w->tile ? w->batch : w->tile;
-    w->spans = malloc((size_t)(spans_of(w) * most) * sizeof *w->spans);
+    const Blocks of = blocks_of(w->plan, w->t->g && w->plan->vector); /* the most spans */
+    w->spans = malloc((size_t)(of.spans * most) * sizeof *w->spans);
     w->inside = w->threads;
     w->threads = 1;
     return w->spans ? 0 : -1;

@@ -155,47 +155,39 @@ static void join_all(ptrdiff_t count, const double *block, double *hi, double *l
     }
 }
 
-/* Blocks of a group in shape order, and spans of them. Where a weight runs along the elements, a
- * block is of one run. */
-typedef struct {
-    ptrdiff_t per;   /* runs of a block */
-    ptrdiff_t along; /* blocks of a run */
-    ptrdiff_t all, span;
-} Blocks;
-
-static Blocks blocks_of(const Plan *p, int each_run)
+Blocks blocks_of(const Plan *p, int each_run)
 {
     const ptrdiff_t per = each_run ? 1 : p->per, along = (p->n - 1) / p->block + 1;
     const ptrdiff_t elements = along > 1 ? p->block : per * p->n;
-    return (Blocks){per, along, ((p->runs - 1) / per + 1) * along, (SPAN - 1) / elements + 1};
+    const ptrdiff_t all = ((p->runs - 1) / per + 1) * along, even = all * elements / SPANS;
+    const ptrdiff_t most = even < BLOCK ? BLOCK : even > SPAN ? SPAN : even;
+    const ptrdiff_t span = (most - 1) / elements + 1;
+    return (Blocks){per, along, all, span, (all - 1) / span + 1};
 }
 
-static ptrdiff_t count_spans(const Blocks *b)
+Piece block_of(const Plan *p, const Blocks *of, ptrdiff_t b)
 {
-    return (b->all - 1) / b->span + 1;
-}
-
-ptrdiff_t spans_of(const Work *w)
-{
-    const Blocks b = blocks_of(w->plan, w->t->g && w->plan->vector);
-    return count_spans(&b);
+    const ptrdiff_t run = b / of->along * of->per, i = b % of->along * p->block;
+    return (Piece){.run = run,
+                   .runs = p->runs - run < of->per ? p->runs - run : of->per,
+                   .i = i,
+                   .n = p->n - i < p->block ? p->n - i : p->block};
 }
 
 static void sum_block(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, const Summing *how,
                       const Blocks *of, ptrdiff_t b, double *sum, double *included)
 {
     const Plan *p = w->plan;
-    const ptrdiff_t run = b / of->along * of->per, i = b % of->along * p->block;
-    const ptrdiff_t runs = p->runs - run < of->per ? p->runs - run : of->per,
-                    n = p->n - i < p->block ? p->n - i : p->block;
     const ptrdiff_t longest = p->n < p->block ? p->n : p->block;
     const int single = of->per == 1 || p->runs == 1;
     const int at_once = p->form == COLS && !how->by && single && longest <= strip_of(p, count, 1);
-    const Piece c = {at, count, run, runs, i, n};
+    Piece c = block_of(p, of, b);
+    c.at = at;
+    c.count = count;
     ptrdiff_t here[STEPS] = {[PARAM] = at[PARAM]};
     if (how->by && p->vector) {
-        locate(p->run, p->nrun, run, here);
-        here[PARAM] += i;
+        locate(p->run, p->nrun, c.run, here);
+        here[PARAM] += c.i;
     }
     if (p->form == COLS)
         sum_cols(w, &c, how, here[PARAM], at_once, sum, included);
@@ -203,68 +195,60 @@ static void sum_block(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count,
         sum_rows(w, &c, how, here[PARAM], sum, included);
 }
 
-/* Some blocks of each group. */
+static void clear(Sums *to, ptrdiff_t count)
+{
+    for (ptrdiff_t g = 0; g < count; g++)
+        to->hi[0][g] = to->lo[0][g] = to->hi[1][g] = to->lo[1][g] = 0;
+}
+
+/* Some blocks of each group; the included elements are added to `included`. */
 static void sum_blocks(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count,
                        const Summing *how, const Blocks *of, ptrdiff_t first, ptrdiff_t last,
-                       Sums *to)
+                       Sums *to, double *included)
 {
     _Alignas(64) double block[2 * TILE];
     to->joined = last - first > 1;
-    for (ptrdiff_t g = 0; g < count && to->masked; g++)
-        to->count[g] = 0;
-    for (ptrdiff_t g = 0; g < count && to->joined; g++)
-        to->hi[0][g] = to->lo[0][g] = to->hi[1][g] = to->lo[1][g] = 0;
-    if (how->kept)
-        move(w, IN, &(Piece){at, count, 0, w->plan->runs, 0, w->plan->n}, how->kept->bytes, how->k,
-             to->count);
+    if (to->joined)
+        clear(to, count);
     for (ptrdiff_t b = first; b < last; b++) {
-        sum_block(w, at, count, how, of, b, to->joined ? block : to->hi[0], to->count);
+        sum_block(w, at, count, how, of, b, to->joined ? block : to->hi[0], included);
         for (int o = 0; o < 2 && to->joined; o++)
             join_all(count, block + o * TILE, to->hi[o], to->lo[o]);
     }
 }
 
 static void sum_span(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, const Summing *how,
-                     const Blocks *of, ptrdiff_t span, Sums *to)
+                     const Blocks *of, ptrdiff_t span, Sums *to, double *included)
 {
     const ptrdiff_t first = span * of->span, last = first + of->span;
-    sum_blocks(w, at, count, how, of, first, last < of->all ? last : of->all, to);
-}
-
-static void clear(Sums *to, ptrdiff_t count)
-{
-    for (ptrdiff_t g = 0; g < count; g++)
-        to->hi[0][g] = to->lo[0][g] = to->hi[1][g] = to->lo[1][g] = to->count[g] = 0;
-    to->joined = 1;
+    sum_blocks(w, at, count, how, of, first, last < of->all ? last : of->all, to, included);
 }
 
 static void add_span(Sums *to, ptrdiff_t g, const SpanSums *s)
 {
     for (int o = 0; o < 2; o++) {
         Two t = {to->hi[o][g], to->lo[o][g]};
-        join(&t, s->hi[o]);
-        if (isfinite(s->hi[o])) /* else lo is nothing */
-            join(&t, s->lo[o]);
+        join_two(&t, (Two){s->hi[o], s->lo[o]});
         to->hi[o][g] = t.hi;
         to->lo[o][g] = t.lo;
     }
-    to->count[g] += s->count;
 }
 
 static SpanSums span_sums(const Sums *s, ptrdiff_t g)
 {
     const Two r = sum_of(s, 0, g), q = sum_of(s, 1, g);
-    return (SpanSums){{r.hi, q.hi}, {r.lo, q.lo}, s->masked ? s->count[g] : 0};
+    return (SpanSums){{r.hi, q.hi}, {r.lo, q.lo}, 0};
 }
 
 /* One after the other. */
 static OWN_FRAME void sum_in_turn(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count,
                                   const Summing *how, const Blocks *of, Sums *to)
 {
-    Sums each = {.masked = to->masked};
+    Sums each;
+    to->joined = 1;
     clear(to, count);
-    for (ptrdiff_t span = 0; span < count_spans(of); span++) {
-        sum_span(w, at, count, how, of, span, &each);
+    for (ptrdiff_t span = 0; span < of->spans; span++) {
+        sum_span(w, at, count, how, of, span, &each, to->count);
         for (ptrdiff_t g = 0; g < count; g++) {
             const SpanSums s = span_sums(&each, g);
             add_span(to, g, &s);
@@ -278,27 +262,30 @@ typedef struct {
     const ptrdiff_t *at;
     const Summing *how;
     const Blocks *of;
-    ptrdiff_t count, spans, each; /* groups that are summed together */
-    int masked;
+    ptrdiff_t count, each; /* groups; that are summed together */
 } Spread;
 
 static OWN_FRAME void sum_part(const Spread *s, ptrdiff_t item)
 {
-    const ptrdiff_t span = item % s->spans, g = item / s->spans * s->each;
+    const ptrdiff_t span = item % s->of->spans, g = item / s->of->spans * s->each;
     const ptrdiff_t count = s->count - g < s->each ? s->count - g : s->each;
     const Weighing *by = s->how->by;
     Weighing weighing;
     Summing how = *s->how;
-    Sums sum = {.masked = s->masked};
+    Sums sum;
+    double included[TILE] = {0};
     how.k = how.k ? how.k + g : NULL;
     if (by) {
         weighing = *by;
         weighing.about = (Deviations){by->about.k + g, by->about.lo + g, by->about.rstd + g};
         how.by = &weighing;
     }
-    sum_span(s->w, nth(s->w, s->at, g).at, count, &how, s->of, span, &sum);
-    for (ptrdiff_t i = 0; i < count; i++)
-        s->w->spans[span * s->count + g + i] = span_sums(&sum, i);
+    sum_span(s->w, nth(s->w, s->at, g).at, count, &how, s->of, span, &sum, included);
+    for (ptrdiff_t i = 0; i < count; i++) {
+        SpanSums *to = &s->w->spans[span * s->count + g + i];
+        *to = span_sums(&sum, i);
+        to->count = included[i];
+    }
 }
 
 static void sum_parts_of(void *context, Share *share)
@@ -311,7 +298,7 @@ static void sum_parts_of(void *context, Share *share)
  * of columns, or a block. What goes to parameters as well is summed in the order of groups. */
 static ptrdiff_t groups_together(const Work *w, ptrdiff_t count, ptrdiff_t spans)
 {
-    enum { COLUMNS = 2 * LANES, SHARES = 4 };
+    enum { COLUMNS = 2 * LANES, SHARES = 2 };
     const ptrdiff_t pieces = (SHARES * w->inside - 1) / spans + 1, n = w->plan->runs * w->plan->n;
     const ptrdiff_t least = w->plan->form == COLS ? COLUMNS : (BLOCK - 1) / n + 1;
     const ptrdiff_t each = (count - 1) / pieces + 1, lanes = (each - 1) / LANES * LANES + LANES;
@@ -321,17 +308,20 @@ static ptrdiff_t groups_together(const Work *w, ptrdiff_t count, ptrdiff_t spans
 static void sum_shared_out(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count,
                            const Summing *how, const Blocks *of, Sums *to)
 {
-    const ptrdiff_t spans = count_spans(of);
+    const ptrdiff_t spans = of->spans;
     const int ordered = how->by && how->by->params;
     const ptrdiff_t each = ordered ? count : groups_together(w, count, spans);
-    const Spread s = {w, at, how, of, count, spans, each, to->masked};
+    const Spread s = {w, at, how, of, count, each};
     if (count == 0)
         return;
     parallel(w->inside, ((count - 1) / each + 1) * spans, sum_parts_of, (void *)&s);
+    to->joined = 1;
     clear(to, count);
     for (ptrdiff_t span = 0; span < spans; span++)
-        for (ptrdiff_t g = 0; g < count; g++)
+        for (ptrdiff_t g = 0; g < count; g++) {
             add_span(to, g, &w->spans[span * count + g]);
+            to->count[g] += w->spans[span * count + g].count;
+        }
 }
 
 void sums(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, const Summing *how, Sums *to)
@@ -340,10 +330,14 @@ void sums(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, const Summi
     const Blocks of = blocks_of(p, how->by && p->vector);
     to->n = (double)(p->runs * p->n);
     to->masked = w->t->mask != NULL;
+    for (ptrdiff_t g = 0; g < count; g++)
+        to->count[g] = 0;
+    if (how->kept)
+        move(w, IN, &(Piece){at, count, 0, p->runs, 0, p->n}, how->kept->bytes, how->k, to->count);
     if (w->inside > 1)
         sum_shared_out(w, at, count, how, &of, to);
     else if (of.all > of.span)
         sum_in_turn(w, at, count, how, &of, to);
     else
-        sum_blocks(w, at, count, how, &of, 0, of.all, to);
+        sum_blocks(w, at, count, how, &of, 0, of.all, to, to->count);
 }

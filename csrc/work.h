@@ -95,6 +95,13 @@ static inline void join(Two *t, double x)
     t->hi = sum;
 }
 
+static inline void join_two(Two *t, Two x)
+{
+    join(t, x.hi);
+    if (isfinite(x.hi)) /* else lo is nothing */
+        join(t, x.lo);
+}
+
 static inline Two sum_of(const Sums *s, int o, ptrdiff_t g)
 {
     return (Two){s->hi[o][g], s->joined ? s->lo[o][g] : 0};
@@ -120,6 +127,15 @@ static inline void make_items(Work *w, ptrdiff_t batch)
     w->items = w->plan->groups / row * w->tiles;
     w->threads = threads_for(bytes * (1 + (w->t->y != NULL) + (w->t->g != NULL)));
     w->inside = 1;
+}
+
+/* The same, of groups that are columns with nothing in common: fewer, where that is more even. */
+static inline void make_narrow_items(Work *w, ptrdiff_t batch)
+{
+    enum { NARROW = 4 * LANES, SHARES = 4 };
+    make_items(w, batch);
+    while (w->threads > 1 && w->items < SHARES * w->threads && batch > NARROW)
+        make_items(w, batch = batch / 2 / LANES * LANES);
 }
 
 /* The place of an item's first group; how many there are. */
@@ -264,10 +280,20 @@ typedef struct {
     Scratch *kept;
 } Summing;
 
-/* sums.c: of each of an item's groups, tile of them at most; the included elements. */
-enum { SPAN = 1 << 14 }; /* elements of a span, about: whole blocks */
-/* How many spans a group has at most. */
-ptrdiff_t spans_of(const Work *);
+/* Blocks of a group in shape order, whole runs or parts of one, and spans of them. Where a weight
+ * runs along the elements (each_run), a block is of one run. */
+typedef struct {
+    ptrdiff_t per;   /* runs of a block */
+    ptrdiff_t along; /* blocks of a run */
+    ptrdiff_t all, span, spans;
+} Blocks;
+/* Elements of a span at most, about; a small group has up to so many spans. */
+enum { SPAN = 1 << 14, SPANS = 16 };
+/* sums.c */
+Blocks blocks_of(const Plan *, int each_run);
+/* Those of block b; at and count are the caller's. */
+Piece block_of(const Plan *, const Blocks *, ptrdiff_t b);
+/* Of each of an item's groups, tile of them at most; the included elements. */
 void sums(const Work *, const ptrdiff_t at[STEPS], ptrdiff_t count, const Summing *, Sums *);
 
 /* moments.c: the moments of an item's groups, parts together; about what k they are summed first;
