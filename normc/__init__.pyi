@@ -1,4 +1,5 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ContextDecorator
 from typing import Any, Literal, NamedTuple, Self, SupportsFloat, SupportsIndex, TypeVar, overload
 
 import numpy as np
@@ -11,12 +12,12 @@ __all__ = ["BatchNorm", "BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "GroupNorm"
            "InstanceNorm2d", "InstanceNorm3d", "LayerNorm", "LeakyReLU", "LocalResponseNorm",
            "Moments", "PReLU", "RMSNorm", "ReLU", "SwitchableNorm1d", "SwitchableNorm2d",
            "SwitchableNorm3d", "batch_norm", "batch_norm_backward", "decay", "fold_batch_norm",
-           "group_norm", "group_norm_backward", "instance_norm", "instance_norm_backward",
-           "layer_norm", "layer_norm_backward", "leaky_relu", "leaky_relu_backward",
-           "local_response_norm", "local_response_norm_backward", "moments", "prelu",
-           "prelu_backward", "recompute_stats", "relu", "relu_backward", "rms_norm",
-           "rms_norm_backward", "show_config", "standardize", "switchable_norm",
-           "switchable_norm_backward"]
+           "get_num_threads", "group_norm", "group_norm_backward", "instance_norm",
+           "instance_norm_backward", "layer_norm", "layer_norm_backward", "leaky_relu",
+           "leaky_relu_backward", "local_response_norm", "local_response_norm_backward", "moments",
+           "prelu", "prelu_backward", "recompute_stats", "relu", "relu_backward", "rms_norm",
+           "rms_norm_backward", "set_num_threads", "show_config", "standardize", "switchable_norm",
+           "switchable_norm_backward", "threads"]
 
 _Array = NDArray[Any]
 _Axes = SupportsIndex | Sequence[SupportsIndex]
@@ -301,6 +302,15 @@ class PReLU(_Layer):
     def __init__(
         self, num_parameters: SupportsIndex = 1, init: float = 0.25, *,
         axis: SupportsIndex = 1, dtype: DTypeLike = ...) -> None: ...
+
+def get_num_threads() -> int: ...
+def set_num_threads(n: SupportsIndex) -> None: ...
+
+class threads(ContextDecorator):
+    n: int
+    def __init__(self, n: SupportsIndex) -> None: ...
+    def __enter__(self) -> None: ...
+    def __exit__(self, *exception: object) -> None: ...
 
 def recompute_stats(layer: _L, batches: Iterable[ArrayLike | tuple[ArrayLike, _Mask]]) -> _L: ...
 def fold_batch_norm(

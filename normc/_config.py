@@ -35,8 +35,8 @@ def show_config(mode="stdout"):
     Examples
     --------
     >>> import normc
-    >>> normc.show_config(mode="dict")["threads"]
-    1
+    >>> normc.show_config(mode="dict")["threads"] == normc.get_num_threads()
+    True
     """
     if mode not in ("stdout", "dict"):
         raise ValueError(f"mode must be 'stdout' or 'dict', but got {mode!r}")
@@ -47,7 +47,7 @@ def show_config(mode="stdout"):
         "numpy": {"built": core["numpy_built"], "running": np.__version__},
         "cpu": {"known": list(core["cpu_names"]), "found": core["cpu_found"],
                 "used": core["cpu_used"]},
-        "threads": 1,
+        "threads": _core._get_threads(),
     }
     if mode == "dict":
         return config

@@ -108,27 +108,69 @@ static PyObject *config(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(none))
                          cpu_names[CPU_BASELINE], cpu_names[CPU_AVX2]);
 }
 
-static PyObject *set_threads(PyObject *Py_UNUSED(module), PyObject *n)
+/* By this symbol threadpoolctl knows the library. */
+__attribute__((visibility("default"))) int normc_threads(void);
+int normc_threads(void)
 {
-    threads_set_limit((int)PyLong_AsLong(n));
+    return threads_limit();
+}
+
+static PyObject *get_threads(PyObject *Py_UNUSED(module), PyObject *args)
+{
+    const int own = PyTuple_GET_SIZE(args) ? 0 : threads_own_limit();
+    return PyLong_FromLong(own ? own : threads_limit());
+}
+
+/* 0 .. MAX_THREADS, or -1 with an exception set. */
+static int threads_number(PyObject *number)
+{
+    const long n = PyLong_AsLong(number);
+    if (n >= 0 && n <= MAX_THREADS)
+        return (int)n;
+    return PyErr_Occurred() ? -1 : refuse(PyExc_ValueError, "no number of threads: %ld", n);
+}
+
+static PyObject *set_threads(PyObject *Py_UNUSED(module), PyObject *number)
+{
+    const int n = threads_number(number);
+    if (n < 0)
+        return NULL;
+    threads_set_limit(n ? n : 1);
     Py_RETURN_NONE;
 }
 
-static PyObject *threads_from_bytes(PyObject *Py_UNUSED(module), PyObject *n)
+static PyObject *set_own_threads(PyObject *Py_UNUSED(module), PyObject *number)
 {
-    threads_from((int)PyLong_AsLong(n));
+    const int n = threads_number(number), before = threads_own_limit();
+    if (n < 0)
+        return NULL;
+    threads_set_own_limit(n);
+    return PyLong_FromLong(before);
+}
+
+static PyObject *from_bytes(PyObject *Py_UNUSED(module), PyObject *bytes)
+{
+    const ptrdiff_t least = PyLong_AsSsize_t(bytes);
+    if (least == -1 && PyErr_Occurred())
+        return NULL;
+    threads_from(least);
     Py_RETURN_NONE;
 }
 
 static PyMethodDef internals[] = {
-    {"_threads_from", threads_from_bytes, METH_O, ""},
-    {"_set_threads", set_threads, METH_O, ""},
     {"_define", define, METH_VARARGS,
      "_define(name, names, defaults, unnamed, positional, doc): gives a function its signature."},
     {"_use_cpu", use_cpu, METH_O,
      "_use_cpu(name): at most this CPU capability; -> the one before."},
     {"_stream_from", stream_from, METH_O,
      "_stream_from(bytes): larger results pass the caches by; below 0: than the machine's cache."},
+    {"_get_threads", get_threads, METH_VARARGS,
+     "_get_threads(everywhere=False): how many a call from here may use, or from elsewhere."},
+    {"_set_threads", set_threads, METH_O, "_set_threads(n): at most n, in all Python threads."},
+    {"_set_own_threads", set_own_threads, METH_O,
+     "_set_own_threads(n): at most n in this one; 0: as in all; -> the number before."},
+    {"_threads_from", from_bytes, METH_O,
+     "_threads_from(bytes): a thread for so many bytes of work; 0: as it repays."},
     {"_config", config, METH_NOARGS, "_config(): what the build and the machine are, as a dict."},
     {NULL, NULL, 0, NULL},
 };
@@ -191,6 +233,7 @@ static int module_exec(PyObject *module)
         return refuse(PyExc_ImportError, "normc does not support subinterpreters");
     if (PyArray_ImportNumPyAPI() < 0 || import_all(PyModule_GetState(module)) < 0 ||
         PyModule_AddStringConstant(module, "__version__", NORMC_VERSION) < 0 ||
+        PyModule_AddIntConstant(module, "MAX_THREADS", MAX_THREADS) < 0 ||
         add_functions(module) < 0)
         return -1;
     return add_batchnorm(module);
