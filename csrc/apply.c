@@ -56,6 +56,7 @@ static Affine affine(const Work *w, const void *values, ptrdiff_t count, ptrdiff
                     .shift = parameters(w, values, SHIFT * count + first),
                     .slope = parameters(w, values, SLOPE * count + first),
                     .weight = parameters(w, values, WEIGHT * count + first),
+                    .cut = w->cut,
                     .stream = w->stream,
                     .flat = w->job->given_mean && !w->blended};
 }
@@ -63,6 +64,7 @@ static Affine affine(const Work *w, const void *values, ptrdiff_t count, ptrdiff
 static void set_params(const Work *w, Applying *a, ptrdiff_t param)
 {
     a->affine.stream = w->stream;
+    a->affine.cut = w->cut;
     if (param == a->param || a->made)
         return;
     a->param = param;

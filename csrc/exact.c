@@ -188,6 +188,8 @@ void exact_group(const Work *w, const ptrdiff_t at[STEPS], const Fold *f)
         const double y = w->t->g ? dx_element(w, &e, f, &s) : forward_element(w, &e, &s);
         double raw;
         put(w, &raw, 0, e.included ? y : 0);
+        if (get(w, &raw, 0) < w->cut)
+            put(w, &raw, 0, 0);
         w->kernels->unpack(w->t->y + e.here[Y], 0, &raw, 1);
     }
 }

@@ -1,7 +1,7 @@
 /* The drivers of the forward: plan -> moments -> fold -> apply.
  *
- * by_group   a pipeline: while an item is applied, the next is taken, in one walk of both (rows), or
- *            each item is taken and applied before the next
+ * by_group   a pipeline: while an item is applied, the next is taken, in one walk of both (rows),
+ *            or each item is taken and applied before the next
  * by_phase   statistics of all groups first: they are blended
  * by_channel   they are given */
 #include "cpu.h"

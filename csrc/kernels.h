@@ -23,6 +23,7 @@ enum { STRIP = 64, FOLDED = 256 };
  */
 typedef struct {
     const void *hi, *lo, *scale, *shift;
+    double cut; /* what is less becomes 0 */
     int stream; /* y is apart, and its lines pass the caches by */
     /* of a gradient: shift is the mean of g * weight; flat: x has no say */
     const void *slope, *weight;

@@ -210,6 +210,13 @@ static int parameters_of(Work *w, ptrdiff_t n)
     return 0;
 }
 
+/* Of ReLU. What rounds to -0 stays that, as it does where it is rounded first. */
+static double cut_of(const Job *job)
+{
+    static const double zero[DTYPES] = {[F16] = -0x1p-25, [BF16] = -0x1p-134};
+    return job->relu ? zero[job->t.dtype] : -INFINITY;
+}
+
 static ptrdiff_t tile_of(const Plan *p)
 {
     const ptrdiff_t total = p->runs * p->n, few = total < BLOCK ? BLOCK / total : 1;
@@ -283,6 +290,7 @@ int work_open(Work *w, Plan *plan, const Job *job)
                 .job = job,
                 .kernels = kernels(job->t.dtype),
                 .parts = parted(job) ? job->t.shape[job->axis] / job->num_groups : 1,
+                .cut = cut_of(job),
                 .centred = table[job->kind].centred,
                 .blended = table[job->kind].blended};
     number_statistics(job, naxes, axes, shared);

@@ -34,6 +34,7 @@ typedef struct {
     const void *weight, *bias; /* arithmetic type, contiguous; per channel, or over the reduced axes
                                   in C order; NULL: ones, zeros */
     double eps;                /* >= 0 */
+    int relu;                  /* y = max(y, 0), as bend_forward() of what is rounded */
     const double *given_mean, *given_var; /* per channel: used instead of the batch's (evaluation);
                                              SWITCHABLE: in place of the batch part only */
     Logits logits;

@@ -51,6 +51,7 @@ typedef struct {
     int far;    /* some weights or biases, along a run, could leave the type's range */
     int mild;   /* one a group: none could where the deviation is mild, too */
     int stream; /* y is apart, and too large to stay in cache */
+    double cut; /* results that are less become 0 */
     const Plan *plan;
 } Work;
 

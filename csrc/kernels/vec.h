@@ -51,7 +51,17 @@ INLINE void store_vf(float *p, vf v)
     memcpy(p, &v, sizeof v);
 }
 
-/* The same, past the caches; p is a multiple of the vector's size. */
+/* What is less than cut becomes 0; NaN is not. */
+INLINE vd cut_vd(vd v, vd cut)
+{
+    return (vd)((vl)v & ~(vl)(v < cut));
+}
+INLINE vf cut_vf(vf v, vf cut)
+{
+    return (vf)((vi)v & ~(vi)(v < cut));
+}
+
+/* A store past the caches; p is a multiple of the vector's size. */
 INLINE void stream_vf(float *p, vf v)
 {
 #if defined(__AVX2__)
