@@ -4,12 +4,13 @@
 #include <math.h>
 
 void applying(Applying *a, const ptrdiff_t at[STEPS], ptrdiff_t count, const Fold *f,
-              const Statistics *made, Lines *lines)
+              const Statistics *made, const Scratch *kept, Lines *lines)
 {
     static const float none[TILE];
     a->at = at;
     a->count = count;
     a->f = f;
+    a->kept = kept;
     a->param = -1;
     a->made = made != NULL;
     a->lines = lines;
@@ -87,15 +88,17 @@ Applied applied_rows(const Work *w, Applying *a, ptrdiff_t run, ptrdiff_t i)
     const Loop *row = across(p), *runs = &p->run[0];
     const ptrdiff_t param = param_of(w, a, run), size = itemsize(t->dtype);
     char *y = t->y + a->at[Y] + run * runs->step[Y] + i * size;
+    Walk x = {t->x + a->at[X] + run * runs->step[X] + i * size, row->step[X], runs->step[X], 0};
+    if (a->kept)
+        x = (Walk){a->kept->bytes + (run * p->n + i) * size, p->runs * p->n * size, p->n * size, 0};
     set_params(w, a, param);
-    return (Applied){
-        .x = {t->x + a->at[X] + run * runs->step[X] + i * size, row->step[X], runs->step[X], 0},
-        .y = {y, row->step[Y], runs->step[Y]},
-        .count = a->count,
-        .s = &a->affine,
-        .w = w->vector ? parameters(w, w->weight, param + i) : NULL,
-        .b = w->vector ? parameters(w, w->bias, param + i) : NULL,
-        .lines = a->lines};
+    return (Applied){.x = x,
+                     .y = {y, row->step[Y], runs->step[Y]},
+                     .count = a->count,
+                     .s = &a->affine,
+                     .w = w->vector ? parameters(w, w->weight, param + i) : NULL,
+                     .b = w->vector ? parameters(w, w->bias, param + i) : NULL,
+                     .lines = a->lines};
 }
 
 static void forward_piece(const Work *w, const Piece *c, Applying *a, const Walk *x, char *y,
@@ -190,7 +193,7 @@ static OWN_FRAME void apply_pieces(const Pieces *s, Share *share, Lines *lines)
     const int back = p->form == COLS || p->runs * p->n > FAR;
     char wide[TILE] = {0};
     Applying a;
-    applying(&a, s->at, s->count, s->f, NULL, lines);
+    applying(&a, s->at, s->count, s->f, NULL, NULL, lines);
     if (w->table) {
         a.made = 1;
         a.affine = affine(w, w->table, w->channels, s->at[PARAM]);
@@ -237,7 +240,7 @@ static void apply_kept(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count
     const Plan *p = w->plan;
     const ptrdiff_t size = arithsize(w->t->dtype), step = p->runs * p->n * size;
     Applying a;
-    applying(&a, at, count, f, NULL, NULL);
+    applying(&a, at, count, f, NULL, NULL, NULL);
     for (ptrdiff_t j = 0; j < p->runs; j++) {
         const ptrdiff_t param = param_of(w, &a, j);
         const Piece run = {at, count, j, 1, 0, p->n};

@@ -18,8 +18,9 @@ typedef struct {
 /* Neighbouring groups on their way: taken and finished, to be applied. */
 typedef struct {
     ptrdiff_t at[STEPS], count;
-    int plain; /* the kernels carry them all */
-    int made;  /* and take them as `own` has them; else as the folds have them */
+    Scratch *kept; /* where their x is made; NULL: nowhere but where it lies */
+    int plain;     /* the kernels carry them all */
+    int made;      /* and take them as `own` has them; else as the folds have them */
     Statistics own;
     Fold f[TILE];
 } Batch;
@@ -58,6 +59,22 @@ static void finish(const Drive *d, Batch *b, double *k, Sums *s)
     b->plain = b->made || (w->piped && all_carried(w, b->at, b->count, b->f));
 }
 
+/* Makes x of an item's groups, from two terms. */
+static void add_in(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, Scratch *kept)
+{
+    const Plan *p = w->plan;
+    const Tensors *s = w->job->sum;
+    const ptrdiff_t n = p->n * itemsize(s->dtype), step = across(p)->step[X];
+    const int dense = p->runs == 1 && step == n; /* as one */
+    for (ptrdiff_t g = 0; g < (dense ? count > 0 : count); g++)
+        for (ptrdiff_t run = 0; run < p->runs; run++) {
+            const ptrdiff_t here = at[X] + g * step + run * p->run[0].step[X];
+            char *copy = kept ? kept->bytes + (g * p->runs + run) * n : NULL;
+            w->kernels->add_rows(s->x + here, s->g + here, s->y + here, copy,
+                                 dense ? count * p->n : p->n, w->stream && kept);
+        }
+}
+
 /* Takes an item's moments, and, by_group, applies them while the data are still near. */
 static OWN_FRAME void take_in(const Drive *d, ptrdiff_t item, Lines *lines, Scratch *kept)
 {
@@ -66,6 +83,8 @@ static OWN_FRAME void take_in(const Drive *d, ptrdiff_t item, Lines *lines, Scra
     Sums s;
     Batch b;
     b.count = item_groups(w, item, b.at);
+    if (w->added)
+        add_in(w, b.at, b.count, NULL);
     shifts(w, b.at, b.count / w->parts, k);
     sum_shared(w, b.at, b.count / w->parts, &(Summing){.k = k, .kept = kept}, &s);
     finish(d, &b, k, &s);
@@ -121,20 +140,23 @@ static OWN_FRAME void turn(const Drive *d, const Batch *a, Batch *b, Lines *line
     const Work *w = d->w;
     Sums s;
     Applying meanwhile;
-    const Summing how = {.meanwhile = a->plain ? &meanwhile : NULL};
-    applying(&meanwhile, a->at, a->count, a->f, a->made ? &a->own : NULL, lines);
+    const Summing how = {.meanwhile = a->plain ? &meanwhile : NULL, .kept = b->kept};
+    if (w->added)
+        add_in(w, b->at, b->count, b->kept);
+    applying(&meanwhile, a->at, a->count, a->f, a->made ? &a->own : NULL, a->kept, lines);
     if (!a->plain)
         apply(w, a->at, a->count, a->f, lines, NULL);
     sum_shared(w, b->at, b->count / w->parts, &how, &s);
     finish(d, b, NULL, &s);
 }
 
-static void pipe_items(void *context, Share *share)
+static OWN_FRAME void pipe(const Drive *d, Share *share, Scratch *kept)
 {
-    const Drive *d = context;
     const Work *w = d->w;
     Batch two[2], *a = &two[0], *b = &two[1];
     Lines lines;
+    a->kept = kept;
+    b->kept = kept ? kept + 1 : NULL;
     lines_open(&lines);
     memset(a->at, 0, sizeof a->at);
     a->count = a->plain = a->made = 0;
@@ -148,6 +170,23 @@ static void pipe_items(void *context, Share *share)
         b = next;
     }
     lines_end(&lines);
+}
+
+static OWN_FRAME void pipe_sums(const Drive *d, Share *share)
+{
+    Scratch two[2];
+    pipe(d, share, two);
+}
+
+static void pipe_items(void *context, Share *share)
+{
+    const Drive *d = context;
+    const Work *w = d->w;
+    const ptrdiff_t bytes = w->batch * w->plan->runs * w->plan->n * itemsize(w->t->dtype);
+    if (w->added && w->stream && bytes <= (ptrdiff_t)sizeof(Scratch))
+        pipe_sums(d, share);
+    else
+        pipe(d, share, NULL);
 }
 
 static int by_group(const Work *w)
@@ -226,6 +265,8 @@ int norm_forward(const Job *job)
         return 0;
     }
     const FpState saved = fp_enter();
+    if (job->sum && !w.added)
+        add_forward(job->sum);
     const int failed = w.blended ? by_phase(&w) : job->given_mean ? by_channel(&w) : by_group(&w);
     cpu_stream_end();
     fp_leave(saved);

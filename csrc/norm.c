@@ -236,7 +236,8 @@ static ptrdiff_t batch_of(const Work *w, const Plan *p)
     const int waits = !p->pack && (w->t->g || !w->job->given_mean);
     const ptrdiff_t total = p->runs * p->n;
     const ptrdiff_t near = (!waits ? FEW : w->t->g ? GRADIENT : FORWARD) / total;
-    const ptrdiff_t least = w->piped && w->vector && total <= FAR ? 4 : 1;
+    const int far = w->piped && w->vector && total <= FAR && !w->job->sum;
+    const ptrdiff_t least = far ? 4 : 1;
     const ptrdiff_t most = w->piped && p->run[0].step[PARAM] ? KEPT : w->tile;
     const ptrdiff_t batch = p->form == COLS || near > most ? most : near < least ? least : near;
     return batch < w->parts ? w->parts : batch - batch % w->parts;
@@ -258,6 +259,19 @@ static int keeps(const Work *w, const Plan *p)
     const int taken = !w->blended && !w->job->given_mean && !w->t->g;
     return p->form == ROWS && p->pack && taken && w->t->y && w->batch <= w->tile &&
            w->batch * p->runs * p->n * arithsize(w->t->dtype) <= (ptrdiff_t)sizeof(Scratch);
+}
+
+/* Is x made item by item? Rows that lie alike in all three; else, before anything is taken. */
+static int adds(const Work *w, const Plan *p)
+{
+    const Tensors *s = w->job->sum, *t = w->t;
+    if (!s || p->form != ROWS || p->pack || w->inside > 1 || s->swapped || s->gswapped ||
+        s->gdtype != s->dtype)
+        return 0;
+    for (int i = 0; i < t->ndim; i++)
+        if (t->shape[i] > 1 && (s->xstep[i] != t->xstep[i] || s->gstep[i] != t->xstep[i]))
+            return 0;
+    return 1;
 }
 
 int share_insides(Work *w, ptrdiff_t items)
@@ -316,5 +330,6 @@ int work_open(Work *w, Plan *plan, const Job *job)
     }
     w->piped = w->piped && w->inside == 1;
     w->kept = w->kept && w->inside == 1;
+    w->added = adds(w, plan);
     return 0;
 }

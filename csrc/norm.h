@@ -35,6 +35,8 @@ typedef struct {
                                   in C order; NULL: ones, zeros */
     double eps;                /* >= 0 */
     int relu;                  /* y = max(y, 0), as bend_forward() of what is rounded */
+    const Tensors
+        *sum; /* LAYER, RMS: x is made first, there of x and g into y; NULL: it is there */
     const double *given_mean, *given_var; /* per channel: used instead of the batch's (evaluation);
                                              SWITCHABLE: in place of the batch part only */
     Logits logits;
@@ -66,6 +68,9 @@ typedef struct {
 } Gradient;
 int norm_backward(Gradient *);
 
+/* y = x + g, rounded once. */
+int add_forward(const Tensors *);
+
 /* y = x < 0 ? max(x, floor) * slope : x; slope: one value, or (nslope = channels) one per channel.
  */
 typedef struct {
@@ -74,6 +79,7 @@ typedef struct {
     ptrdiff_t nslope;
     double floor;
     const void *slope; /* arithmetic type, contiguous */
+    int add;           /* instead: y = x + g */
 } Bend;
 int bend_forward(const Bend *);
 /* dx = x > 0 ? g : g * slope; floor 0 (ReLU): x <= 0 ? 0 : g. dslope[nslope], or NULL: sum of g * x

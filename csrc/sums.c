@@ -26,7 +26,7 @@ static void sweep(const Work *w, const Piece *c, Walk x, const Summing *how, dou
     const Plan *p = w->plan;
     const ptrdiff_t each = meanwhile && p->run[0].step[PARAM] ? 1 : c->runs;
     double lanes[KEPT * 2 * LANES];
-    if (!p->pack)
+    if (!p->pack && !how->kept)
         x.ahead = ahead_of(p, itemsize(w->t->dtype));
     for (ptrdiff_t run = 0; run < c->runs; run += each, x.at += x.run) {
         const Applied a = meanwhile ? applied_rows(w, meanwhile, c->run + run, c->i) : (Applied){0};
@@ -51,7 +51,7 @@ static OWN_FRAME void sum_rows(const Work *w, const Piece *c, const Summing *how
     const Plan *p = w->plan;
     const Tensors *t = w->t;
     const Loop *row = across(p), *run = &p->run[0];
-    const ptrdiff_t size = arithsize(t->dtype),
+    const ptrdiff_t size = p->pack ? arithsize(t->dtype) : itemsize(t->dtype),
                     x_at = c->at[X] + c->run * run->step[X] + c->i * itemsize(t->dtype);
     Walk x = {t->x + x_at, row->step[X], run->step[X], 0},
          g = {t->g, row->step[G], run->step[G], 0};
@@ -332,7 +332,7 @@ void sums(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, const Summi
     to->masked = w->t->mask != NULL;
     for (ptrdiff_t g = 0; g < count; g++)
         to->count[g] = 0;
-    if (how->kept)
+    if (how->kept && p->pack)
         move(w, IN, &(Piece){at, count, 0, p->runs, 0, p->n}, how->kept->bytes, how->k, to->count);
     if (w->inside > 1)
         sum_shared_out(w, at, count, how, &of, to);

@@ -38,6 +38,7 @@ typedef struct {
     ptrdiff_t tile;
     int piped;              /* those of an item are applied while the next are taken */
     int kept;               /* they are packed once, and taken and applied in scratch */
+    int added;              /* x is made item by item, before they are taken */
     ptrdiff_t items, tiles; /* tiles: items along the innermost kept loop */
     /* by so much the first of them is shorter, for the others to begin with a line of y */
     ptrdiff_t lead;
@@ -255,6 +256,7 @@ typedef struct {
     const ptrdiff_t *at;
     ptrdiff_t count;
     const Fold *f;
+    const Scratch *kept; /* where x has just been made; NULL: where it lies */
     ptrdiff_t param;
     int made;
     _Alignas(64) double params[ROWS_OF_PARAMS * TILE]; /* of the arithmetic type */
@@ -273,7 +275,7 @@ typedef struct {
 
 /* What is summed, d and d * d where d = x - k (NULL: 0), or by what a gradient is; in COLS that is
  * there for a whole number of LANES. Meanwhile other groups may be applied, run for run. kept: x is
- * packed there, whole groups. */
+ * packed there, or has just been made there, whole groups. */
 typedef struct {
     const double *k;
     const Weighing *by;
@@ -319,7 +321,7 @@ int parameters_carry(const Work *, const Fold *, ptrdiff_t param);
 /* Can the arithmetic type carry them all? */
 int all_carried(const Work *, const ptrdiff_t at[STEPS], ptrdiff_t count, const Fold *);
 void applying(Applying *, const ptrdiff_t at[STEPS], ptrdiff_t count, const Fold *,
-              const Statistics *made, Lines *);
+              const Statistics *made, const Scratch *kept, Lines *);
 /* Rows of floats: elements i .. of runs run .. of the groups that are being applied. */
 Applied applied_rows(const Work *, Applying *, ptrdiff_t run, ptrdiff_t i);
 
