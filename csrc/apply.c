@@ -47,17 +47,20 @@ static void fill_params(const Work *w, const Fold *f, ptrdiff_t count, ptrdiff_t
         fill_values(0, w, f, count, param, step, values);
 }
 
-/* Of groups from the first on, of `count` whose values are there. */
-static Affine affine(const Work *w, const void *values, ptrdiff_t count, ptrdiff_t first)
+/* Of groups from the first on, of `count` whose values are there. In place: a copy would wait for
+ * its parts. */
+static void affine(const Work *w, const void *values, ptrdiff_t count, ptrdiff_t first, Affine *to)
 {
-    return (Affine){.hi = parameters(w, values, HI * count + first),
-                    .lo = parameters(w, values, LO * count + first),
-                    .scale = parameters(w, values, SCALE * count + first),
-                    .shift = parameters(w, values, SHIFT * count + first),
-                    .slope = parameters(w, values, SLOPE * count + first),
-                    .weight = parameters(w, values, WEIGHT * count + first),
-                    .stream = w->stream,
-                    .flat = w->job->given_mean && !w->blended};
+    const char *row = parameters(w, values, first);
+    const ptrdiff_t step = count * arithsize(w->t->dtype);
+    to->hi = row + HI * step;
+    to->lo = row + LO * step;
+    to->scale = row + SCALE * step;
+    to->shift = row + SHIFT * step;
+    to->slope = row + SLOPE * step;
+    to->weight = row + WEIGHT * step;
+    to->stream = w->stream;
+    to->flat = w->job->given_mean && !w->blended;
 }
 
 static void set_params(const Work *w, Applying *a, ptrdiff_t param)
@@ -67,7 +70,7 @@ static void set_params(const Work *w, Applying *a, ptrdiff_t param)
         return;
     a->param = param;
     fill_params(w, a->f, a->count, param, across(w->plan)->step[PARAM], a->params);
-    a->affine = affine(w, a->params, a->count, 0);
+    affine(w, a->params, a->count, 0, &a->affine);
 }
 
 /* Where a run's parameters are. */
@@ -180,7 +183,7 @@ static void apply_fast(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count
     applying(&a, at, count, f, NULL, lines);
     if (w->table) {
         a.made = 1;
-        a.affine = affine(w, w->table, w->channels, at[PARAM]);
+        affine(w, w->table, w->channels, at[PARAM], &a.affine);
     }
     for (ptrdiff_t g = 0; g < count && p->pack; g++)
         a.fill[g] = f[g].hi;
@@ -271,8 +274,10 @@ static void apply_tile(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count
 {
     const ptrdiff_t size = w->plan->runs * w->plan->n * arithsize(w->t->dtype);
     for (ptrdiff_t g = 0, many; g < count; g += many) {
-        char wide[TILE] = {0};
+        char wide[TILE];
         many = stretch(w, at, count, f, g);
+        if (w->t->g)
+            memset(wide, 0, (size_t)count);
         if (many && kept)
             apply_kept(w, nth(w, at, g).at, many, f + g, kept->bytes + g * size);
         else if (many)
@@ -280,7 +285,7 @@ static void apply_tile(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count
         else
             exact_group(w, nth(w, at, g).at, &f[g]);
         many += !many;
-        for (ptrdiff_t i = g; i < g + many; i++)
+        for (ptrdiff_t i = g; i < g + many && w->t->g; i++)
             if (wide[i - g] && f[i].rstd == f[i].rstd) {
                 const Place here = nth(w, at, i);
                 lines_end(lines); /* or the ends of its runs would come after it */
