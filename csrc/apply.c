@@ -178,6 +178,7 @@ static void apply_fast(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count
     enum { NEAR = 1024, FAR = 1 << 15 };
     const Plan *p = w->plan;
     const ptrdiff_t piece = p->pack ? BLOCK / count : p->form == COLS ? NEAR : p->n;
+    const ptrdiff_t last = p->n > piece ? (p->n - 1) / piece * piece : 0;
     const int back = p->form == COLS || p->runs * p->n > FAR;
     Applying a;
     applying(&a, at, count, f, NULL, lines);
@@ -188,7 +189,7 @@ static void apply_fast(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count
     for (ptrdiff_t g = 0; g < count && p->pack; g++)
         a.fill[g] = f[g].hi;
     for (ptrdiff_t j = 0; j < p->runs; j++)
-        for (ptrdiff_t i = (p->n - 1) / piece * piece; i >= 0; i -= piece) {
+        for (ptrdiff_t i = last; i >= 0; i -= piece) {
             const ptrdiff_t n = p->n - i < piece ? p->n - i : piece;
             if (p->pack && p->form == COLS && i)
                 ask_piece(w, &(Piece){at, count, back ? p->runs - 1 - j : j, 1, i - piece, piece});
@@ -303,7 +304,7 @@ void apply(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, const Fold
            Scratch *kept)
 {
     Found found = {.stat = -1};
-    for (ptrdiff_t g = (count - 1) / w->tile * w->tile; g >= 0; g -= w->tile)
+    for (ptrdiff_t g = count > w->tile ? (count - 1) / w->tile * w->tile : 0; g >= 0; g -= w->tile)
         apply_tile(w, nth(w, at, g).at, count - g < w->tile ? count - g : w->tile,
                    count > TILE ? f : f + g, lines, kept, &found);
 }

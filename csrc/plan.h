@@ -41,7 +41,8 @@ typedef struct {
 void plan_make(Plan *, int naxes, const Loop *axes, const char *shared, const Tensors *,
                int sorted);
 
-/* An axis of t as a loop: no parameters, no statistics. In place: a copy would wait for its parts. */
+/* An axis of t as a loop: no parameters, no statistics. In place: a copy would wait for its parts.
+ */
 static inline void axis_loop(const Tensors *t, int i, Loop *l)
 {
     l->n = t->shape[i];

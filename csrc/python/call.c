@@ -34,30 +34,30 @@ static int is_initial(const Call *c)
 int initial_make(State *state, SignatureId id, PyObject *defaults)
 {
     Signature *s = &state->signatures[id];
-    Initial *to = s->initial ? s->initial : PyMem_Calloc(1, sizeof *to);
     PyObject *values[MAXARGS];
     Call c;
+    Initial *to = PyMem_Calloc(1, sizeof *to);
     if (to == NULL)
-        return refuse(PyExc_MemoryError, "no memory");
-    s->initial = to;
-    s->required = 0;
-    memset(to, 0, sizeof *to);
+        return refuse(PyExc_MemoryError, "no memory for a signature");
     begin(&c, to);
     c.o.state = state;
     c.job.kind = kinds[id];
     c.use_batch = 1;
+    s->required = 0;
     for (int i = 0; i < s->count; i++) {
-        values[i] = PyTuple_GET_ITEM(defaults, i);
-        if (values[i] == Py_Ellipsis) {
-            values[i] = NULL;
-            s->required = i + 1;
-        }
+        const int needed = PyTuple_GET_ITEM(defaults, i) == Py_Ellipsis;
+        values[i] = needed ? NULL : PyTuple_GET_ITEM(defaults, i);
+        s->required = needed ? i + 1 : s->required;
     }
     int status = convert_all(&c, s, values);
     if (status == 0 && !is_initial(&c))
         status = refuse(PyExc_ValueError, "a default is neither None nor a number or word");
     memcpy(to->operands, &c, sizeof to->operands);
     memcpy(to->rest, c.arrays, sizeof to->rest);
+    if (status < 0)
+        call_clear(&c);
+    PyMem_Free(status < 0 ? to : s->initial);
+    s->initial = status < 0 ? s->initial : to;
     return status;
 }
 
