@@ -48,18 +48,21 @@ static void fill_params(const Work *w, const Fold *f, ptrdiff_t count, ptrdiff_t
         fill_values(0, w, f, count, param, step, values);
 }
 
-/* Of groups from the first on, of `count` whose values are there. */
-static Affine affine(const Work *w, const void *values, ptrdiff_t count, ptrdiff_t first)
+/* Of groups from the first on, of `count` whose values are there. In place: a copy would wait for
+ * its parts. */
+static void affine(const Work *w, const void *values, ptrdiff_t count, ptrdiff_t first, Affine *to)
 {
-    return (Affine){.hi = parameters(w, values, HI * count + first),
-                    .lo = parameters(w, values, LO * count + first),
-                    .scale = parameters(w, values, SCALE * count + first),
-                    .shift = parameters(w, values, SHIFT * count + first),
-                    .slope = parameters(w, values, SLOPE * count + first),
-                    .weight = parameters(w, values, WEIGHT * count + first),
-                    .cut = w->cut,
-                    .stream = w->stream,
-                    .flat = w->job->given_mean && !w->blended};
+    const char *row = parameters(w, values, first);
+    const ptrdiff_t step = count * arithsize(w->t->dtype);
+    to->hi = row + HI * step;
+    to->lo = row + LO * step;
+    to->scale = row + SCALE * step;
+    to->shift = row + SHIFT * step;
+    to->slope = row + SLOPE * step;
+    to->weight = row + WEIGHT * step;
+    to->cut = w->cut;
+    to->stream = w->stream;
+    to->flat = w->job->given_mean && !w->blended;
 }
 
 static void set_params(const Work *w, Applying *a, ptrdiff_t param)
@@ -70,7 +73,7 @@ static void set_params(const Work *w, Applying *a, ptrdiff_t param)
         return;
     a->param = param;
     fill_params(w, a->f, a->count, param, across(w->plan)->step[PARAM], a->params);
-    a->affine = affine(w, a->params, a->count, 0);
+    affine(w, a->params, a->count, 0, &a->affine);
 }
 
 /* Where a run's parameters are. */
@@ -196,7 +199,7 @@ static OWN_FRAME void apply_pieces(const Pieces *s, Share *share, Lines *lines)
     applying(&a, s->at, s->count, s->f, NULL, NULL, lines);
     if (w->table) {
         a.made = 1;
-        a.affine = affine(w, w->table, w->channels, s->at[PARAM]);
+        affine(w, w->table, w->channels, s->at[PARAM], &a.affine);
     }
     for (ptrdiff_t g = 0; g < s->count && p->pack; g++)
         a.fill[g] = s->f[g].hi;
@@ -226,7 +229,7 @@ static void apply_fast(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count
     const Plan *p = w->plan;
     const ptrdiff_t whole = w->inside > 1 && p->n > SPAN ? SPAN : p->n;
     const ptrdiff_t piece = p->pack ? BLOCK / count : p->form == COLS ? NEAR : whole;
-    const Pieces s = {w, at, count, piece, (p->n - 1) / piece + 1, f, wide};
+    const Pieces s = {w, at, count, piece, p->n > piece ? (p->n - 1) / piece + 1 : 1, f, wide};
     if (w->inside > 1)
         parallel(w->inside, p->runs * s.along, apply_share, (void *)&s);
     else
@@ -311,8 +314,10 @@ static void apply_tile(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count
 {
     const ptrdiff_t size = w->plan->runs * w->plan->n * arithsize(w->t->dtype);
     for (ptrdiff_t g = 0, many; g < count; g += many) {
-        char wide[TILE] = {0};
+        char wide[TILE];
         many = stretch(w, at, count, f, g);
+        if (w->t->g)
+            memset(wide, 0, (size_t)count);
         if (many && kept)
             apply_kept(w, nth(w, at, g).at, many, f + g, kept->bytes + g * size);
         else if (many)
@@ -320,7 +325,7 @@ static void apply_tile(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count
         else
             exact_group(w, nth(w, at, g).at, &f[g]);
         many += !many;
-        for (ptrdiff_t i = g; i < g + many; i++)
+        for (ptrdiff_t i = g; i < g + many && w->t->g; i++)
             if (wide[i - g] && f[i].rstd == f[i].rstd) {
                 const Place here = nth(w, at, i);
                 lines_end(lines); /* or the ends of its runs would come after it */
@@ -338,7 +343,7 @@ void apply(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, const Fold
            Scratch *kept)
 {
     Found found = {.stat = -1};
-    for (ptrdiff_t g = (count - 1) / w->tile * w->tile; g >= 0; g -= w->tile)
+    for (ptrdiff_t g = count > w->tile ? (count - 1) / w->tile * w->tile : 0; g >= 0; g -= w->tile)
         apply_tile(w, nth(w, at, g).at, count - g < w->tile ? count - g : w->tile,
                    count > TILE ? f : f + g, lines, kept, &found);
 }

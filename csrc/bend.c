@@ -64,7 +64,7 @@ static void bend_plan(const Bend *b, Work *w, Plan *plan, int sums)
     const Tensors *t = &b->t;
     *w = (Work){.t = t, .plan = plan, .kernels = kernels(t->dtype)};
     for (int i = 0; i < t->ndim; i++) {
-        axes[i] = axis_loop(t, i);
+        axis_loop(t, i, &axes[i]);
         axes[i].step[PARAM] = b->nslope > 1 && i == b->axis;
         shared[i] = (char)(sums && !axes[i].step[PARAM]);
     }

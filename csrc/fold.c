@@ -39,7 +39,7 @@ void fold(const Work *w, const Moment *m, Fold *f)
 
 void spread(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, Fold *f)
 {
-    const ptrdiff_t most = count < TILE ? count : TILE, groups = count / w->parts;
+    const ptrdiff_t most = count < TILE ? count : TILE, groups = means(w, count);
     if (w->parts == 1)
         return;
     for (ptrdiff_t g = 0; g < groups; g++) {

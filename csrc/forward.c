@@ -40,7 +40,7 @@ static void finish(const Drive *d, Batch *b, double *k, Sums *s)
     const Work *w = d->w;
     const int bare = w->vector ? !w->far : !w->weight && !w->bias;
     const Statistics *own = &b->own;
-    const ptrdiff_t count = b->count / w->parts;
+    const ptrdiff_t count = means(w, b->count);
     Moment m[TILE];
     const int quick = finish_quick(w, count, s, &b->own);
     if (!quick)
@@ -85,8 +85,8 @@ static OWN_FRAME void take_in(const Drive *d, ptrdiff_t item, Lines *lines, Scra
     b.count = item_groups(w, item, b.at);
     if (w->added)
         add_in(w, b.at, b.count, NULL);
-    shifts(w, b.at, b.count / w->parts, k);
-    sum_shared(w, b.at, b.count / w->parts, &(Summing){.k = k, .kept = kept}, &s);
+    shifts(w, b.at, means(w, b.count), k);
+    sum_shared(w, b.at, means(w, b.count), &(Summing){.k = k, .kept = kept}, &s);
     finish(d, &b, k, &s);
     if (w->t->y && !w->blended)
         apply(w, b.at, b.count, b.f, lines, kept);
@@ -146,8 +146,9 @@ static OWN_FRAME void turn(const Drive *d, const Batch *a, Batch *b, Lines *line
     applying(&meanwhile, a->at, a->count, a->f, a->made ? &a->own : NULL, a->kept, lines);
     if (!a->plain)
         apply(w, a->at, a->count, a->f, lines, NULL);
-    sum_shared(w, b->at, b->count / w->parts, &how, &s);
-    finish(d, b, NULL, &s);
+    sum_shared(w, b->at, means(w, b->count), &how, &s);
+    if (b->count)
+        finish(d, b, NULL, &s);
 }
 
 static OWN_FRAME void pipe(const Drive *d, Share *share, Scratch *kept)
@@ -238,17 +239,15 @@ static int by_phase(const Work *w)
 static int by_channel(Work *w)
 {
     const ptrdiff_t channels = w->t->shape[w->job->axis];
-    Fold *folds = malloc((size_t)channels * sizeof *folds);
-    void *values = malloc((size_t)(ROWS_OF_PARAMS * channels * arithsize(w->t->dtype)));
-    const int failed = !folds || !values;
-    if (!failed) {
-        fold_given(w, channels, folds);
-        tabulate(w, folds, channels, values);
-        parallel(w->threads, w->items, apply_items, &(Drive){w, NULL, folds, PARAM});
-    }
-    free(values);
+    const ptrdiff_t params = ROWS_OF_PARAMS * arithsize(w->t->dtype);
+    Fold *folds = malloc((size_t)channels * (sizeof *folds + (size_t)params));
+    if (!folds)
+        return -1;
+    fold_given(w, channels, folds);
+    tabulate(w, folds, channels, folds + channels);
+    parallel(w->threads, w->items, apply_items, &(Drive){w, NULL, folds, PARAM});
     free(folds);
-    return failed ? -1 : 0;
+    return 0;
 }
 
 int norm_forward(const Job *job)
@@ -268,7 +267,8 @@ int norm_forward(const Job *job)
     if (job->sum && !w.added)
         add_forward(job->sum);
     const int failed = w.blended ? by_phase(&w) : job->given_mean ? by_channel(&w) : by_group(&w);
-    cpu_stream_end();
+    if (w.stream)
+        cpu_stream_end();
     fp_leave(saved);
     work_close(&w);
     return failed;

@@ -131,10 +131,11 @@ static inline Lines *lines_open(Lines *l)
 /* What still waits is stored. */
 static inline void lines_end(Lines *l)
 {
-    for (int i = 0; i < SHARED; i++) {
-        memcpy(l->at[i], l->bytes[i], (size_t)l->made[i]);
-        l->made[i] = 0;
-    }
+    for (int i = 0; i < SHARED; i++)
+        if (l->made[i]) {
+            memcpy(l->at[i], l->bytes[i], (size_t)l->made[i]);
+            l->made[i] = 0;
+        }
 }
 
 const Kernels *kernels(Dtype);

@@ -168,7 +168,7 @@ void lrn_plan(const Window *job, Work *w, Plan *plan)
     const Tensors *t = &job->t;
     *w = (Work){.t = t, .plan = plan, .kernels = kernels(t->dtype)};
     for (int i = 0; i < t->ndim; i++) {
-        axes[i] = axis_loop(t, i);
+        axis_loop(t, i, &axes[i]);
         shared[i] = i == job->axis;
     }
     plan_make(plan, t->ndim, axes, shared, t, 1);

@@ -90,10 +90,10 @@ static int channel_axes(const Job *job, Loop *axes, char *shared)
     const int first = job->axis == 0;
     int n = 0;
     if (job->t.ndim > 1) {
-        axes[n] = axis_loop(&job->t, first);
+        axis_loop(&job->t, first, &axes[n]);
         shared[n++] = (char)shares_n(job);
     }
-    axes[n] = axis_loop(&job->t, job->axis);
+    axis_loop(&job->t, job->axis, &axes[n]);
     axes[n].step[PARAM] = 1;
     shared[n++] = 0;
     if (table[job->kind].split && flat(job)) { /* (C) -> (groups, C / groups) */
@@ -107,7 +107,7 @@ static int channel_axes(const Job *job, Loop *axes, char *shared)
     for (int i = first + 1; i < job->t.ndim; i++) {
         if (i == job->axis)
             continue;
-        axes[n] = axis_loop(&job->t, i);
+        axis_loop(&job->t, i, &axes[n]);
         shared[n++] = table[job->kind].over_p;
     }
     return n;
@@ -117,7 +117,7 @@ static int named_axes(const Job *job, Loop *axes, char *shared)
 {
     ptrdiff_t along = 1;
     for (int i = job->t.ndim - 1; i >= 0; i--) {
-        axes[i] = axis_loop(&job->t, i);
+        axis_loop(&job->t, i, &axes[i]);
         shared[i] = job->reduce[i];
         if (shared[i]) {
             axes[i].step[PARAM] = along;
@@ -219,11 +219,11 @@ static double cut_of(const Job *job)
 
 static ptrdiff_t tile_of(const Plan *p)
 {
-    const ptrdiff_t total = p->runs * p->n, few = total < BLOCK ? BLOCK / total : 1;
     if (!p->pack)
         return TILE;
     if (p->form == COLS) /* rows for all lanes */
         return BLOCK / LANES;
+    const ptrdiff_t total = p->runs * p->n, few = total < BLOCK ? BLOCK / total : 1;
     return few < TILE ? few : TILE;
 }
 
@@ -240,7 +240,7 @@ static ptrdiff_t batch_of(const Work *w, const Plan *p)
     const ptrdiff_t least = far ? 4 : 1;
     const ptrdiff_t most = w->piped && p->run[0].step[PARAM] ? KEPT : w->tile;
     const ptrdiff_t batch = p->form == COLS || near > most ? most : near < least ? least : near;
-    return batch < w->parts ? w->parts : batch - batch % w->parts;
+    return batch < w->parts ? w->parts : means(w, batch) * w->parts;
 }
 
 /* Are the groups of an item applied while the next are taken, in one walk of both? */

@@ -98,7 +98,7 @@ static int aligned(const Plan *p, const Tensors *t)
     for (int l = 0; l < 3; l++)
         for (int i = 0; i < n[l]; i++)
             bits |= loops[l][i].step[X] | loops[l][i].step[Y] | loops[l][i].step[G];
-    return bits % itemsize(t->dtype) == 0;
+    return (bits & (itemsize(t->dtype) - 1)) == 0;
 }
 
 static int dense(const Loop *l, const Tensors *t)
@@ -132,7 +132,7 @@ void plan_make(Plan *p, int naxes, const Loop *axes, const char *shared, const T
     p->n = extent(p->inner, p->ninner);
     p->block = t->dtype == F64 ? BLOCK_F64 : BLOCK;
     const ptrdiff_t most = p->block / LANES, each = (p->n + LANES - 1) / LANES;
-    p->per = each && each < most ? most / each : 1;
+    p->per = p->runs > 1 && each && each < most ? most / each : 1;
     const Loop *row = &p->inner[p->ninner - 1], *col = across(p);
     const int nearer =
         p->n == 1 || (!dense(row, t) && magnitude(col->step[X]) < magnitude(row->step[X]));

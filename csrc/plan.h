@@ -41,14 +41,16 @@ typedef struct {
 void plan_make(Plan *, int naxes, const Loop *axes, const char *shared, const Tensors *,
                int sorted);
 
-/* An axis of t as a loop: no parameters, no statistics. */
-static inline Loop axis_loop(const Tensors *t, int i)
+/* An axis of t as a loop: no parameters, no statistics. In place: a copy would wait for its parts.
+ */
+static inline void axis_loop(const Tensors *t, int i, Loop *l)
 {
-    return (Loop){.n = t->shape[i],
-                  .step = {[X] = t->xstep[i],
-                           [Y] = t->y ? t->ystep[i] : 0,
-                           [G] = t->g ? t->gstep[i] : 0,
-                           [MASK] = t->mask ? t->mstep[i] : 0}};
+    l->n = t->shape[i];
+    l->step[X] = t->xstep[i];
+    l->step[Y] = t->y ? t->ystep[i] : 0;
+    l->step[G] = t->g ? t->gstep[i] : 0;
+    l->step[MASK] = t->mask ? t->mstep[i] : 0;
+    l->step[PARAM] = l->step[STAT] = 0;
 }
 
 /* The loop over neighbouring groups: the columns of COLS. */

@@ -56,6 +56,12 @@ typedef struct {
     const Plan *plan;
 } Work;
 
+/* Of so many groups of the plan, how many means. Most have one part, and dividing is slow. */
+static inline ptrdiff_t means(const Work *w, ptrdiff_t groups)
+{
+    return w->parts == 1 ? groups : groups / w->parts;
+}
+
 /* What the arithmetic type holds: x - far is finite for every finite x, and normal numbers keep
  * their precision. */
 typedef struct {

@@ -360,8 +360,9 @@ class FunctionLayer(Layer):
             both["where"] = where if where is None else mask(where, "where")
         elif where is not None:
             raise TypeError(f"{type(self).__name__} takes no where")
-        result = self._apply(x, out=out, **both, **forward)
-        if forward.get("return_moments"):
+        forward.update(both, out=out)
+        result = self._apply(x, forward)
+        if type(result) is tuple:
             result, backward["moments"] = result
         if not self.training:
             memory = EVALUATED
@@ -370,10 +371,10 @@ class FunctionLayer(Layer):
             memory = OVERLAPPED
         else:
             memory = x, {**both, **backward}
-        vars(self)["_remembered"] = memory
+        self.__dict__["_remembered"] = memory
         return result
 
-    def _apply(self, x, **arguments):
+    def _apply(self, x, arguments):
         return getattr(_core, self._function)(x, **arguments)
 
     def _differentiate(self, grad, x, arguments):

@@ -67,6 +67,15 @@ class Moments:
         if (self.m2 < 0).any():
             raise ValueError("m2 must not be negative")
 
+    def __getattr__(self, name):
+        """Fields that are still to be taken apart."""
+        if name not in _FIELDS or name not in _take_apart(self):
+            raise AttributeError(f"Moments has no attribute {name!r}", name=name, obj=self)
+        return self.__dict__[name]
+
+    def __getstate__(self):
+        return _take_apart(self).copy()
+
     @property
     def shape(self):
         """The shape of every field."""
@@ -180,12 +189,25 @@ def _as_doubles(values, name):
 
 
 def from_core(rows, shape, about):
-    """Moments of the core's rows of count, mean in two words, m2."""
+    """Moments of the core's rows of count, mean in two words, m2; taken apart when asked for."""
     moments = object.__new__(Moments)
-    count, moments.mean, moments.mean_lo, moments.m2 = (
-        column.reshape(shape) for column in np.ascontiguousarray(rows.T))
-    moments.count, moments.about = count.astype(np.int64), about
+    moments.__dict__.update(_rows=(rows, shape), about=about)
     return moments
+
+
+def _take_apart(moments):
+    """Fields in place of rows; another thread may be at it, too, or have set some."""
+    fields, held = moments.__dict__, moments.__dict__.get("_rows")
+    if held:
+        rows, shape = held
+        count, mean, lo, m2 = (column.reshape(shape) for column in np.ascontiguousarray(rows.T))
+        for name, field in zip(_FIELDS, (count.astype(np.int64), mean, lo, m2)):
+            fields.setdefault(name, field)
+        fields.pop("_rows", None)
+    return fields
+
+
+_FIELDS = ("count", "mean", "mean_lo", "m2")
 
 
 _DTYPES = tuple(map(np.dtype, (np.int64, np.float64, np.float64, np.float64)))  # of the fields
@@ -197,6 +219,9 @@ def rows_of(moments, about):
         raise TypeError(f"moments must be Moments, not {type(moments).__name__}")
     if moments.about != about:
         raise ValueError(f"moments must be about {about}, but are about {moments.about}")
+    if moments.__dict__.keys() == {"_rows", "about"}:
+        rows, shape = moments.__dict__["_rows"]
+        return rows.reshape(*shape, 4)
     fields = moments.count, moments.mean, moments.mean_lo, moments.m2
     if any(type(a) is not np.ndarray or a.dtype != dtype or a.shape != fields[0].shape
            for a, dtype in zip(fields, _DTYPES)):  # checked when made, but anybody's since

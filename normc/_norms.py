@@ -31,9 +31,11 @@ class _AxesNorm(FunctionLayer):
         return self.normalized_shape
 
     def _arguments(self):
-        shape, axis = self.normalized_shape, self.axis
-        both = {"normalized_shape": shape if axis is None else None, "axis": axis,
-                "weight": self.weight, "eps": self.eps}
+        both = {"weight": self.weight, "eps": self.eps}
+        if self.axis is None:
+            both["normalized_shape"] = self.normalized_shape
+        else:
+            both["axis"] = self.axis
         return both, {"return_moments": self.training}, {}
 
     def _check_input(self, x):
@@ -116,8 +118,9 @@ class LayerNorm(_AxesNorm):
                     {"eps": eps, "elementwise_affine": affine}, parameters)
 
     def _arguments(self):
-        both, forward, backward = super()._arguments()
-        return both, {**forward, "bias": self.bias}, backward
+        arguments = super()._arguments()
+        arguments[1]["bias"] = self.bias
+        return arguments
 
     def extra_repr(self):
         """What stands between the parentheses of the repr."""

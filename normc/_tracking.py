@@ -36,15 +36,15 @@ class _ChannelLayer(FunctionLayer):
     def _running(self):
         return {"running_mean": self.running_mean, "running_var": self.running_var}
 
-    def _apply(self, x, **arguments):
+    def _apply(self, x, arguments):
         """One call at a time, where it updates the running statistics."""
         updates = arguments.get("training", arguments.get("use_input_stats"))
         running = [a for name, a in self._running().items() if arguments.get(name) is a is not None]
         if not (updates and running):
-            return super()._apply(x, **{"momentum": 0.0, **arguments})
+            return super()._apply(x, {"momentum": 0.0, **arguments})
         with vars(self).setdefault("_lock", threading.RLock()):
             before = [a.copy() for a in running]
-            result = super()._apply(x, momentum=self._share(), **arguments)
+            result = super()._apply(x, {"momentum": self._share(), **arguments})
             if self.on_nonfinite == "propagate" or not _spoiled(before, running):
                 self._count(x)
                 return result
@@ -115,11 +115,12 @@ class InstanceNorm(_ChannelLayer):
             return a
         return np.expand_dims(a, int(self.axis in (0, -self._ranks[1])))
 
-    def _apply(self, x, *, out, where, **arguments):
+    def _apply(self, x, arguments):
+        out = arguments["out"]
         if isinstance(out, np.ndarray):
             _same_shape(out, x, "out")
-        y = super()._apply(self._sampled(x, x), out=self._sampled(out, x),
-                           where=self._sampled(where, x), **arguments)
+        sampled = {name: self._sampled(arguments[name], x) for name in ("out", "where")}
+        y = super()._apply(self._sampled(x, x), {**arguments, **sampled})
         y, *moments = y if isinstance(y, tuple) else (y,)
         y = out if out is not None else y if y.ndim == x.ndim else y.reshape(x.shape)
         return (y, *moments) if moments else y

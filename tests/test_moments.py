@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import bound
 import numpy as np
@@ -224,3 +225,48 @@ def test_groups_without_elements(shape, axis):
     assert y.shape == shape
     assert m.count.size == m.mean.size == groups
     assert not m.count.any() and not m.mean.any() and not m.m2.any()
+
+
+FIELDS = ("count", "mean", "mean_lo", "m2")
+
+
+@pytest.mark.parametrize("first", FIELDS)
+def test_fields_are_there_whichever_is_asked_for_first(first):
+    """What the core returns is taken apart when a field is asked for."""
+    x = np.arange(12.0).reshape(3, 4) * 0.1
+    fresh, whole = normc.moments(x, 1), normc.moments(x, 1)
+    assert whole.shape == (3, 1)
+    np.testing.assert_array_equal(getattr(fresh, first), getattr(whole, first))
+    assert vars(fresh).keys() == {*FIELDS, "about"}
+    assert fresh == whole
+    with pytest.raises(AttributeError, match="nonsense"):
+        fresh.nonsense
+
+
+@pytest.mark.parametrize("through", [copy.copy, copy.deepcopy,
+                                     lambda m: pickle.loads(pickle.dumps(m))])
+def test_copies_of_moments_nobody_has_looked_at(through):
+    x = np.arange(12.0).reshape(3, 4)
+    moments = normc.moments(x, 1)
+    assert through(moments) == moments == normc.moments(x, 1)
+
+
+def test_a_field_that_was_set_stays():
+    x = np.arange(12.0).reshape(3, 4)
+    grad, changed = x * x, normc.moments(x, 1)
+    changed.mean = np.zeros((3, 1))
+    theirs = normc.layer_norm_backward(grad, x, moments=changed)[0]
+    moments = normc.moments(x, 1)
+    own = normc.layer_norm_backward(grad, x, moments=moments)[0]
+    assert (changed.mean == 0).all() and changed.m2.tolist() == moments.m2.tolist()
+    assert not np.array_equal(theirs, own)
+    np.testing.assert_array_equal(normc.layer_norm_backward(grad, x, moments=moments)[0], own)
+
+
+def test_many_threads_take_the_same_moments_apart():
+    x = np.arange(12.0).reshape(3, 4)
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(50):
+            moments = normc.moments(x, 1)
+            shapes = set(pool.map(lambda name: getattr(moments, name).shape, FIELDS * 4))
+            assert shapes == {(3, 1)}

@@ -41,7 +41,7 @@ int parse(const Signature *s, const char *function, PyObject *const *args, Py_ss
           PyObject *kwnames, PyObject **values)
 {
     const Py_ssize_t nkeywords = kwnames ? PyTuple_GET_SIZE(kwnames) : 0;
-    if (s->count == 0)
+    if (s->initial == NULL)
         return refuse(PyExc_RuntimeError, "%s() has no signature yet: normc was imported in part",
                       function);
     if (nargs > s->positional)
@@ -59,13 +59,10 @@ int parse(const Signature *s, const char *function, PyObject *const *args, Py_ss
                           keyword);
         values[i] = args[nargs + k];
     }
-    for (int i = 0; i < s->count; i++) {
+    for (int i = 0; i < s->required; i++)
         if (values[i] == NULL)
-            values[i] = PyTuple_GET_ITEM(s->defaults, i);
-        if (values[i] == Py_Ellipsis)
             return refuse(PyExc_TypeError, "%s() missing required argument %R", function,
                           PyTuple_GET_ITEM(s->names, i));
-    }
     return 0;
 }
 
@@ -77,7 +74,11 @@ int as_double(const State *state, PyObject *o, const char *name, double *value)
             return 0;
         PyErr_Clear(); /* it is asked for once more, and refused by name */
     }
-    PyObject *number = PyFloat_Check(o) ? Py_NewRef(o) : ask(state, REAL, o, name);
+    if (PyFloat_Check(o)) {
+        *value = PyFloat_AS_DOUBLE(o);
+        return 0;
+    }
+    PyObject *number = ask(state, REAL, o, name);
     if (number == NULL)
         return -1;
     *value = PyFloat_AS_DOUBLE(number);
@@ -110,7 +111,11 @@ int as_eps(const State *state, PyObject *o, const char *name, double *value)
 
 int as_size(const State *state, PyObject *o, const char *name, Py_ssize_t *value)
 {
-    PyObject *number = PyLong_Check(o) ? Py_NewRef(o) : ask(state, INTEGER, o, name);
+    if (PyLong_Check(o)) {
+        *value = PyNumber_AsSsize_t(o, NULL);
+        return 0;
+    }
+    PyObject *number = ask(state, INTEGER, o, name);
     if (number == NULL)
         return -1;
     *value = PyNumber_AsSsize_t(number, NULL);
@@ -120,7 +125,11 @@ int as_size(const State *state, PyObject *o, const char *name, Py_ssize_t *value
 
 static int as_truth(const State *state, int which, PyObject *o, const char *name, int *value)
 {
-    PyObject *truth = PyBool_Check(o) && which == FLAG ? Py_NewRef(o) : ask(state, which, o, name);
+    if (PyBool_Check(o) && which == FLAG) {
+        *value = o == Py_True;
+        return 0;
+    }
+    PyObject *truth = ask(state, which, o, name);
     if (truth == NULL)
         return -1;
     *value = truth == Py_True;

@@ -14,7 +14,7 @@ const char *shape_text(char *text, int n, const npy_intp *dims, const char brack
 /* An argument of a type that C does not know, as a function of normc/_convert.py makes it. */
 PyObject *ask(const State *, int which, PyObject *, const char *name);
 
-/* Sorts a call's arguments into values[MAXARGS], borrowed; those not given get their defaults. */
+/* Sorts a call's arguments into values[MAXARGS], borrowed; NULL: not given, there is a default. */
 int parse(const Signature *, const char *function, PyObject *const *args, Py_ssize_t nargs,
           PyObject *kwnames, PyObject **values);
 

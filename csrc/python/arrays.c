@@ -8,24 +8,11 @@ static int is_bfloat16(PyArray_Descr *descr)
            strcmp(dot ? dot + 1 : name, "bfloat16") == 0;
 }
 
-int dtype_of(PyArrayObject *array)
+int small_dtype_of(PyArrayObject *array)
 {
-    switch (PyArray_TYPE(array)) {
-    case NPY_HALF:
+    if (PyArray_TYPE(array) == NPY_HALF)
         return F16;
-    case NPY_FLOAT:
-        return F32;
-    case NPY_DOUBLE:
-        return F64;
-    default:
-        return is_bfloat16(PyArray_DESCR(array)) ? BF16 : -1;
-    }
-}
-
-void operands_init(Operands *o, State *state)
-{
-    memset(o, 0, offsetof(Operands, shape));
-    o->state = state;
+    return is_bfloat16(PyArray_DESCR(array)) ? BF16 : -1;
 }
 
 void operands_clear(Operands *o)

@@ -18,8 +18,6 @@ typedef struct {
     npy_intp where_steps[MAXD]; /* broadcast to x */
 } Operands;
 
-/* Everything NULL: what clear() needs. */
-void operands_init(Operands *, State *);
 void operands_clear(Operands *);
 
 /* First, conversion, which may run Python code. */
@@ -45,7 +43,12 @@ int parameter_place(const Operands *, const char *name, npy_intp n, PyArrayObjec
                     const void **data);
 
 /* The core's name of an array's dtype, -1 if it has none. */
-int dtype_of(PyArrayObject *);
+int small_dtype_of(PyArrayObject *);
+static inline int dtype_of(PyArrayObject *array)
+{
+    const int type = PyArray_TYPE(array);
+    return type == NPY_FLOAT ? F32 : type == NPY_DOUBLE ? F64 : small_dtype_of(array);
+}
 /* ValueError if both are there and do: -1. */
 int refuse_shared(const State *, PyArrayObject *, const char *name, PyArrayObject *other,
                   const char *other_name);

@@ -220,9 +220,9 @@ static PyObject *batchnorm_call(PyObject *self, PyObject *const *args, size_t na
     const char *name = Py_TYPE(self)->tp_name;
     PyObject *result = NULL, *memory = NULL;
     Call c;
-    call_init(&c, bn->state, BATCH);
-    if (call_convert(&c, LAYER_CALL, name, args, PyVectorcall_NARGS(nargsf), kwnames) == 0 &&
-        snapshot(bn, &c) == 0 && operands_take(&c.o) == 0 && rank_check(bn, c.o.t.ndim) == 0 &&
+    if (call_open(&c, bn->state, LAYER_CALL, name, args, PyVectorcall_NARGS(nargsf), kwnames) < 0)
+        return NULL;
+    if (snapshot(bn, &c) == 0 && operands_take(&c.o) == 0 && rank_check(bn, c.o.t.ndim) == 0 &&
         channels_check(&c) == 0 && (memory = memory_make(&c)) && norm_compute(&c) == 0 &&
         (result = publish(&c)))
         remember(bn, memory, &c);

@@ -1,17 +1,81 @@
 #include "call.h"
 
+#include <float.h>
+#include <math.h>
+
 const char *const array_names[ARRAYS] = {
     "weight",      "bias",      "running_mean", "running_var", "num_batches_tracked",
     "mean_weight", "var_weight"};
 
-void call_init(Call *c, State *state, NormKind kind)
+/* Of a Call, what is not for later: its arrays of steps and sizes are large. */
+typedef struct {
+    char operands[offsetof(Operands, shape)];
+    char rest[offsetof(Call, normalized_shape) - offsetof(Call, arrays)];
+} Initial;
+_Static_assert(offsetof(Call, o) == 0, "operands come first");
+
+static void begin(Call *c, const Initial *from)
 {
-    operands_init(&c->o, state);
-    memset((char *)c + offsetof(Call, arrays), 0,
-           offsetof(Call, normalized_shape) - offsetof(Call, arrays));
-    c->job.kind = kind;
+    memcpy(c, from->operands, sizeof from->operands);
+    memcpy(c->arrays, from->rest, sizeof from->rest);
+    c->normalized_shape.n = c->axes.n = -1;
     c->job.reduce = c->reduce;
-    c->use_batch = 1;
+}
+
+/* Defaults are numbers and words, which are kept as they were converted, or None. */
+static int is_initial(const Call *c)
+{
+    int objects = c->o.x || c->o.where || c->o.grad || c->o.y || c->moments;
+    for (int i = 0; i < ARRAYS; i++)
+        objects |= c->arrays[i] != NULL;
+    return !objects && c->normalized_shape.n < 0 && c->axes.n < 0;
+}
+
+int initial_make(State *state, SignatureId id, PyObject *defaults)
+{
+    Signature *s = &state->signatures[id];
+    PyObject *values[MAXARGS];
+    Call c;
+    Initial *to = PyMem_Calloc(1, sizeof *to);
+    if (to == NULL)
+        return refuse(PyExc_MemoryError, "no memory for a signature");
+    begin(&c, to);
+    c.o.state = state;
+    c.job.kind = kinds[id];
+    c.use_batch = 1;
+    s->required = 0;
+    for (int i = 0; i < s->count; i++) {
+        const int needed = PyTuple_GET_ITEM(defaults, i) == Py_Ellipsis;
+        values[i] = needed ? NULL : PyTuple_GET_ITEM(defaults, i);
+        s->required = needed ? i + 1 : s->required;
+    }
+    int status = convert_all(&c, s, values);
+    if (status == 0 && !is_initial(&c))
+        status = refuse(PyExc_ValueError, "a default is neither None nor a number or word");
+    memcpy(to->operands, &c, sizeof to->operands);
+    memcpy(to->rest, c.arrays, sizeof to->rest);
+    if (status < 0)
+        call_clear(&c);
+    PyMem_Free(status < 0 ? to : s->initial);
+    s->initial = status < 0 ? s->initial : to;
+    return status;
+}
+
+int call_open(Call *c, State *state, SignatureId id, const char *function, PyObject *const *args,
+              Py_ssize_t nargs, PyObject *kwnames)
+{
+    const Signature *s = &state->signatures[id];
+    PyObject *values[MAXARGS];
+    if (parse(s, function, args, nargs, kwnames, values) < 0)
+        return -1;
+    begin(c, s->initial);
+    if (convert_all(c, s, values) == 0 && mask_convert(&c->o, c->x, c->takes_where) == 0) {
+        if (isnan(c->job.eps))
+            c->job.eps = c->o.t.dtype == F64 ? DBL_EPSILON : FLT_EPSILON;
+        return 0;
+    }
+    call_clear(c);
+    return -1;
 }
 
 void call_clear(Call *c)
@@ -69,13 +133,13 @@ static int statistics_place(Call *c)
 
 int job_place(Call *c)
 {
-    c->job.t = c->o.t;
-    const npy_intp n = norm_parameters(&c->job);
-    if (operands_place(&c->o) < 0 ||
-        parameter_place(&c->o, "weight", n, &c->arrays[WEIGHT], &c->job.weight) < 0 ||
-        parameter_place(&c->o, "bias", n, &c->arrays[BIAS], &c->job.bias) < 0)
+    if (operands_place(&c->o) < 0)
         return -1;
     c->job.t = c->o.t;
+    const npy_intp n = norm_parameters(&c->job);
+    if (parameter_place(&c->o, "weight", n, &c->arrays[WEIGHT], &c->job.weight) < 0 ||
+        parameter_place(&c->o, "bias", n, &c->arrays[BIAS], &c->job.bias) < 0)
+        return -1;
     return statistics_place(c);
 }
 

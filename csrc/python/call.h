@@ -27,7 +27,7 @@ typedef struct {
     int64_t *count;         /* in the counter; NULL: nothing is counted */
     PyArrayObject *moments; /* (groups, 4): the core's Moment, as it is; given: (*shape, 4) */
     PyObject *x;            /* as it was given; borrowed, during conversion */
-    Job job;
+    Job job;                /* eps NaN: the epsilon of x's arithmetic type */
     Window window;
     Bend bend;
     Py_ssize_t channel_axis;
@@ -42,12 +42,15 @@ typedef struct {
     char reduce[MAXD];
 } Call;
 
-/* 0, or -1 with an exception set. call_init before, call_clear after all. */
-void call_init(Call *, State *, NormKind);
+/* Parses and converts everything, which may run Python code; operands_take comes next. 0, and
+ * call_clear comes last; or -1 with an exception set, and there is nothing to clear. */
+int call_open(Call *, State *, SignatureId, const char *function, PyObject *const *args,
+              Py_ssize_t nargs, PyObject *kwnames);
 void call_clear(Call *);
-/* Parses and converts everything, which may run Python code; operands_take comes next. */
-int call_convert(Call *, SignatureId, const char *function, PyObject *const *args, Py_ssize_t nargs,
-                 PyObject *kwnames);
+/* parameters.c: those that are not NULL. */
+int convert_all(Call *, const Signature *, PyObject *const *values);
+/* functions.c */
+extern const NormKind kinds[SIGNATURES];
 
 /* channels.c. Checks of a norm with channels; of arrays[which], which is NULL or should have shape
  * (n,); the same, and takes it as it lies. */

@@ -25,15 +25,10 @@ static int trailing_axes(Call *c, const Sizes *shape)
 }
 
 /* A parameter has the shape of the reduced axes, in ascending order. */
-static int reduced_check(const Call *c, int which)
+static int reduced_check(const Call *c, int which, int n, const npy_intp *shape)
 {
     PyArrayObject *array = c->arrays[which];
     const char *name = array_names[which];
-    npy_intp shape[MAXD];
-    int n = 0;
-    for (int i = 0; i < c->o.t.ndim; i++)
-        if (c->reduce[i])
-            shape[n++] = c->o.shape[i];
     if (array == NULL ||
         (PyArray_NDIM(array) == n && PyArray_CompareLists(PyArray_DIMS(array), shape, n)))
         return 0;
@@ -51,9 +46,15 @@ static int shape_check(Call *c)
     const Sizes *shape = &c->normalized_shape, *axes = c->axes.n >= 0 ? &c->axes : &last;
     if (shape->n >= 0 && c->axes.n >= 0)
         return refuse(PyExc_ValueError, "normalized_shape and axis cannot both be given");
-    const int status = shape->n >= 0 ? trailing_axes(c, shape)
-                                     : place_axes(c->o.state, axes, c->o.t.ndim, c->reduce);
-    return status < 0 || reduced_check(c, WEIGHT) < 0 ? -1 : reduced_check(c, BIAS);
+    npy_intp reduced[MAXD];
+    int n = 0;
+    if ((shape->n >= 0 ? trailing_axes(c, shape)
+                       : place_axes(c->o.state, axes, c->o.t.ndim, c->reduce)) < 0)
+        return -1;
+    for (int i = 0; i < c->o.t.ndim; i++)
+        if (c->reduce[i])
+            reduced[n++] = c->o.shape[i];
+    return reduced_check(c, WEIGHT, n, reduced) < 0 ? -1 : reduced_check(c, BIAS, n, reduced);
 }
 
 static int axes_check(Call *c)
@@ -220,8 +221,13 @@ static PyObject *respond(Call *c)
 
 /* ---- the table ------------------------------------------------------------------------------- */
 
+const NormKind kinds[SIGNATURES] = {
+#define FUNCTION(name, kind, ...) [ID_##name] = kind,
+#include "functions.def"
+#undef FUNCTION
+    [LAYER_CALL] = BATCH};
+
 typedef struct {
-    NormKind kind;
     int (*check)(Call *);
     PyObject *(*compute)(Call *);
 } Row;
@@ -232,9 +238,10 @@ static PyObject *run(SignatureId id, Row row, PyObject *module, PyObject *const 
 {
     PyObject *result = NULL;
     Call c;
-    call_init(&c, PyModule_GetState(module), row.kind);
-    if (call_convert(&c, id, functions[id].ml_name, args, nargs, kwnames) == 0 &&
-        operands_take(&c.o) == 0 && row.check(&c) == 0)
+    if (call_open(&c, PyModule_GetState(module), id, functions[id].ml_name, args, nargs, kwnames) <
+        0)
+        return NULL;
+    if (operands_take(&c.o) == 0 && row.check(&c) == 0)
         result = row.compute(&c);
     call_clear(&c);
     return result;
@@ -244,7 +251,7 @@ static PyObject *run(SignatureId id, Row row, PyObject *module, PyObject *const 
     static PyObject *call_##name(PyObject *module, PyObject *const *args, Py_ssize_t n, \
                                  PyObject *kwnames)                                     \
     {                                                                                   \
-        return run(ID_##name, (Row){kind, check, compute}, module, args, n, kwnames);   \
+        return run(ID_##name, (Row){check, compute}, module, args, n, kwnames);         \
     }
 #include "functions.def"
 #undef FUNCTION

@@ -54,11 +54,14 @@ int refuse_shared(const State *state, PyArrayObject *array, const char *name, Py
 static int take_steps(const Operands *o, PyArrayObject *array, const char *name, npy_intp *steps)
 {
     const int ndim = PyArray_NDIM(array);
-    if (ndim != o->t.ndim || !PyArray_CompareLists(PyArray_DIMS(array), o->shape, ndim))
+    int same = ndim == o->t.ndim;
+    for (int i = 0; i < ndim && same; i++) {
+        same = PyArray_DIM(array, i) == o->shape[i];
+        steps[i] = PyArray_STRIDE(array, i);
+    }
+    if (!same)
         return refuse(PyExc_ValueError, "%s must have shape %s, as x has, but has %s", name,
                       SHAPE(o->t.ndim, o->shape), SHAPE(ndim, PyArray_DIMS(array)));
-    for (int i = 0; i < ndim; i++) /* no memcpy: of no axes there is no address */
-        steps[i] = PyArray_STRIDE(array, i);
     return 0;
 }
 

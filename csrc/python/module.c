@@ -35,7 +35,6 @@ static int signature_fill(Signature *s, PyObject *names, PyObject *defaults, int
             return refuse(PyExc_ValueError, "no parameter is named %R", PyTuple_GET_ITEM(names, i));
     }
     Py_XSETREF(s->names, Py_NewRef(names));
-    Py_XSETREF(s->defaults, Py_NewRef(defaults));
     s->count = (int)count;
     s->unnamed = unnamed;
     s->positional = positional;
@@ -69,6 +68,7 @@ static PyObject *define(PyObject *module, PyObject *args)
     if (id == FUNCTIONS && strcmp(name, "__call__") != 0)
         return PyErr_Format(PyExc_ValueError, "normc has no function %s", name);
     if (signature_fill(&state->signatures[id], names, defaults, unnamed, positional) < 0 ||
+        initial_make(state, (SignatureId)id, defaults) < 0 ||
         (id < FUNCTIONS && document(&functions[id], doc) < 0))
         return NULL;
     Py_RETURN_NONE;
@@ -255,7 +255,8 @@ static int module_clear(PyObject *module)
     for (int i = 0; i < SIGNATURES; i++) {
         state->signatures[i].count = 0;
         Py_CLEAR(state->signatures[i].names);
-        Py_CLEAR(state->signatures[i].defaults);
+        PyMem_Free(state->signatures[i].initial);
+        state->signatures[i].initial = NULL;
     }
     return 0;
 }

@@ -1,7 +1,7 @@
 /* What each parameter's name means, in every function that has it: one row each. */
 #include "call.h"
 
-#include <float.h>
+#include <math.h>
 
 typedef enum {
     TO_X,
@@ -102,7 +102,7 @@ static int convert(Call *c, const Parameter *p, PyObject *o)
     case TO_EPS: /* None is for rms_norm: as torch, the arithmetic type's own epsilon */
         if (o != Py_None || norm_centred(c->job.kind))
             return as_eps(state, o, p->name, field);
-        c->job.eps = c->o.t.dtype == F64 ? DBL_EPSILON : FLT_EPSILON;
+        c->job.eps = NAN;
         return 0;
     case TO_AXIS: /* the channels', or any axes */
         return norm_has_channels(c->job.kind) ? as_size(state, o, p->name, &c->channel_axis)
@@ -113,15 +113,10 @@ static int convert(Call *c, const Parameter *p, PyObject *o)
     Py_UNREACHABLE();
 }
 
-int call_convert(Call *c, SignatureId id, const char *function, PyObject *const *args,
-                 Py_ssize_t nargs, PyObject *kwnames)
+int convert_all(Call *c, const Signature *s, PyObject *const *values)
 {
-    const Signature *s = &c->o.state->signatures[id];
-    PyObject *values[MAXARGS];
-    if (parse(s, function, args, nargs, kwnames, values) < 0)
-        return -1;
     for (int i = 0; i < s->count; i++)
-        if (convert(c, s->parameters[i], values[i]) < 0)
+        if (values[i] && convert(c, s->parameters[i], values[i]) < 0)
             return -1;
-    return mask_convert(&c->o, c->x, c->takes_where);
+    return 0;
 }

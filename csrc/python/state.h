@@ -26,12 +26,13 @@ enum { MAXARGS = 16 };
 typedef struct Parameter Parameter; /* parameters.c: what a name means and how it is converted */
 
 /* Parameters in positional order: the first `unnamed` are positional-only, those from `positional`
- * on keyword-only. names: a tuple of interned strings; defaults: a tuple, with Ellipsis where an
- * argument is required. Filled from normc/_docs.py. */
+ * on keyword-only; the first `required` have no default. names: a tuple of interned strings.
+ * initial: what a call begins with, all defaults converted (call.c). Filled from normc/_docs.py. */
 typedef struct {
-    int count, unnamed, positional;
-    PyObject *names, *defaults;
+    int count, unnamed, positional, required;
+    PyObject *names;
     const Parameter *parameters[MAXARGS];
+    void *initial;
 } Signature;
 
 /* Python objects that C needs, imported once: module.c has their homes. */
@@ -68,6 +69,8 @@ extern PyModuleDef normc_module;
 extern PyMethodDef functions[FUNCTIONS];
 /* parameters.c: NULL: no parameter has this name. */
 const Parameter *find_parameter(const char *name);
+/* call.c: from the defaults, Ellipsis where there is none. 0, or -1 with an exception set. */
+int initial_make(State *, SignatureId, PyObject *defaults);
 /* batchnorm.c: adds the type to the module. */
 int add_batchnorm(PyObject *module);
 #endif
