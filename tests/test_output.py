@@ -467,12 +467,14 @@ print(json.dumps(bool((z == 1).all())))
 
 # ---- what it is for ------------------------------------------------------------------------------
 
+@needs_proc
 @pytest.mark.parametrize("call", [normc.layer_norm, lambda x: normc.batch_norm(x, training=True),
                                   lambda x: normc.layer_norm_backward(x, x)],
                          ids=["layer_norm", "batch_norm", "layer_norm_backward"])
 def test_no_page_faults(call):
     """A fresh 64 MiB are 16,384 pages of 4 KiB, or 32 huge ones."""
-    resource = pytest.importorskip("resource")
+    import resource
+
     x, counts = ones(64), [resource.getrusage(resource.RUSAGE_SELF).ru_minflt]
     for _ in range(4):
         call(x)
@@ -506,3 +508,49 @@ def test_huge_pages():
     if not os.path.exists("/sys/kernel/mm/transparent_hugepage"):
         pytest.skip("the system has no huge pages")
     assert (address(y), address(y) + 32 * MIB) in advised
+
+
+PEAKS = """
+normc.set_output_cache(0)
+three, rng, worst = np.zeros(3), np.random.default_rng(0), {}
+CASES = [((20, 128, 64, 64), 1, (0, 1, 2, 3), np.float32), ((10240, 1024), 1, (0, 1), np.float32),
+         ((20, 64, 64, 128), 3, (0, 1, 2, 3), np.float64), ((10240, 1024), 1, (0, 1), np.float64),
+         ((20, 64, 64, 128), 1, (0, 3, 1, 2), np.float32),
+         ((20, 64, 64, 128), 1, (0, 3, 1, 2), np.float16)]
+for shape, axis, order, dtype in CASES:
+    x = rng.standard_normal(shape, np.float32).astype(dtype).transpose(order)
+    out, where = np.ones_like(x), rng.random(x.shape, np.float32) < 0.7
+    mean, var, weight = (np.full(x.shape[axis], n, np.float32) for n in (0, 1, 1))
+    a = {"axis": axis}
+    w = {"weight": weight, "bias": weight, **a}
+    calls = {
+        "batch": lambda **k: normc.batch_norm(k.pop("x"), mean, var, training=True, **w, **k),
+        "batch eval": lambda **k: normc.batch_norm(k.pop("x"), mean, var, **w, **k),
+        "group": lambda **k: normc.group_norm(k.pop("x"), 32, **w, **k),
+        "layer": lambda **k: normc.layer_norm(k.pop("x"), **w, **k),
+        "rms": lambda **k: normc.rms_norm(k.pop("x"), **k),
+        "standardize": lambda **k: normc.standardize(k.pop("x"), **k),
+        "relu": lambda **k: normc.relu(k.pop("x"), **k),
+        "prelu": lambda **k: normc.prelu(k.pop("x"), weight, **a, **k),
+    }
+    if x.ndim > 2:
+        calls["instance"] = lambda **k: normc.instance_norm(k.pop("x"), mean, var, **w, **k)
+        calls["switchable"] = lambda **k: normc.switchable_norm(k.pop("x"), three, three,
+                                                                training=True, **w, **k)
+        calls["lrn"] = lambda **k: normc.local_response_norm(k.pop("x"), 5, **a, **k)
+    for name, call in calls.items():
+        takes = name not in ("relu", "prelu", "switchable", "lrn")
+        for masked in ({}, {"where": where})[:1 + takes]:
+            new = peak(lambda: call(x=x, **masked)) - x.nbytes
+            there = peak(lambda: (call(x=x, out=out, **masked), call(x=out, out=out, **masked)))
+            worst[f"{name} {shape} {dtype.__name__} {[*masked]}"] = max(new, there)
+print(json.dumps(worst))
+"""
+
+
+@needs_proc
+def test_peak_memory():
+    """Of a new result: itself, and 1 MiB for statistics and scratch. Else this MiB alone."""
+    peaks = run(PEAKS)
+    assert len(peaks) > 80
+    assert not {name: n for name, n in peaks.items() if n > MIB}
