@@ -9,7 +9,7 @@ read.
 from . import _config, _core, _docs, _threads
 from ._activations import LeakyReLU, PReLU, ReLU
 from ._batchnorm import BatchNorm, BatchNorm1d, BatchNorm2d, BatchNorm3d
-from ._config import show_config
+from ._config import set_output_cache, show_config
 from ._core import (batch_norm, batch_norm_backward, group_norm, group_norm_backward,
                     instance_norm, instance_norm_backward, layer_norm, layer_norm_backward,
                     leaky_relu, leaky_relu_backward, local_response_norm,
@@ -31,8 +31,8 @@ __all__ = ["BatchNorm", "BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "GroupNorm"
            "instance_norm_backward", "layer_norm", "layer_norm_backward", "leaky_relu",
            "leaky_relu_backward", "local_response_norm", "local_response_norm_backward", "moments",
            "prelu", "prelu_backward", "recompute_stats", "relu", "relu_backward", "rms_norm",
-           "rms_norm_backward", "set_num_threads", "show_config", "standardize", "switchable_norm",
-           "switchable_norm_backward", "threads"]
+           "rms_norm_backward", "set_num_threads", "set_output_cache", "show_config",
+           "standardize", "switchable_norm", "switchable_norm_backward", "threads"]
 __version__ = _core.__version__
 
 for _name in __all__:

@@ -16,8 +16,8 @@ __all__ = ["BatchNorm", "BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "GroupNorm"
            "instance_norm_backward", "layer_norm", "layer_norm_backward", "leaky_relu",
            "leaky_relu_backward", "local_response_norm", "local_response_norm_backward", "moments",
            "prelu", "prelu_backward", "recompute_stats", "relu", "relu_backward", "rms_norm",
-           "rms_norm_backward", "set_num_threads", "show_config", "standardize", "switchable_norm",
-           "switchable_norm_backward", "threads"]
+           "rms_norm_backward", "set_num_threads", "set_output_cache", "show_config",
+           "standardize", "switchable_norm", "switchable_norm_backward", "threads"]
 
 _Array = NDArray[Any]
 _Axes = SupportsIndex | Sequence[SupportsIndex]
@@ -117,6 +117,7 @@ def prelu_backward(
     grad: ArrayLike, x: ArrayLike, /, weight: ArrayLike, *,
     axis: SupportsIndex = 1) -> tuple[_Array, _Array]: ...
 def decay(weight_of_old: SupportsFloat) -> float: ...
+def set_output_cache(bytes: SupportsIndex) -> None: ...
 @overload
 def show_config(mode: Literal["stdout"] = "stdout") -> None: ...
 @overload

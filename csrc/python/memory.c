@@ -1,5 +1,6 @@
 /* Which arrays share memory, and what is done about it. */
 #include "arrays.h"
+#include "blocks.h"
 #include "running.h"
 
 /* The bytes an array spans, first and past the last. */
@@ -187,13 +188,22 @@ static PyArrayObject *arithmetic_copy(PyArrayObject *p, Dtype dtype, Dtype arith
     return copy;
 }
 
-static int make_out(Operands *o)
+static PyObject *new_like_x(const Operands *o)
 {
     PyArray_Descr *descr = PyArray_DescrFromType(PyArray_TYPE(o->x));
-    PyObject *y =
-        PyArray_IS_C_CONTIGUOUS(o->x)
-            ? PyArray_NewFromDescr(&PyArray_Type, descr, o->t.ndim, o->shape, NULL, NULL, 0, NULL)
-            : PyArray_NewLikeArray(o->x, NPY_KEEPORDER, descr, 0);
+    return PyArray_IS_C_CONTIGUOUS(o->x) ? PyArray_NewFromDescr(&PyArray_Type, descr, o->t.ndim,
+                                                                o->shape, NULL, NULL, 0, NULL)
+                                         : PyArray_NewLikeArray(o->x, NPY_KEEPORDER, descr, 0);
+}
+
+static int make_out(Operands *o)
+{
+    PyObject *handler;
+    if (blocks_enter(PyArray_NBYTES(o->x), &handler) < 0)
+        return -1;
+    PyObject *y = new_like_x(o);
+    if (blocks_leave(handler) < 0)
+        Py_CLEAR(y);
     if (y == NULL)
         return -1;
     o->y = (PyArrayObject *)y;

@@ -1,6 +1,7 @@
 /* The module: its state, its functions, and what normc/ needs to know of the build. */
 #define NORMC_IMPORTS_NUMPY
 #include "arguments.h"
+#include "blocks.h"
 #include "cpu.h"
 #include "threads.h"
 
@@ -99,13 +100,23 @@ static PyObject *stream_from(PyObject *Py_UNUSED(module), PyObject *bytes)
     Py_RETURN_NONE;
 }
 
+static PyObject *output_cache(PyObject *Py_UNUSED(module), PyObject *bytes)
+{
+    const Py_ssize_t limit = PyLong_AsSsize_t(bytes);
+    if (limit == -1 && PyErr_Occurred())
+        return NULL;
+    return PyLong_FromSize_t(blocks_limit((size_t)limit));
+}
+
 static PyObject *config(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(none))
 {
+    const Kept kept = blocks_kept();
     _Static_assert(CPU_LEVELS == 2, "cpu_names has them all");
-    return Py_BuildValue("{s:s, s:s, s:s, s:s, s:s, s:[ss]}", "version", NORMC_VERSION, "compiler",
-                         COMPILER, "numpy_built", NORMC_NUMPY_BUILT, "cpu_found",
+    return Py_BuildValue("{s:s, s:s, s:s, s:s, s:s, s:[ss], s:n, s:n}", "version", NORMC_VERSION,
+                         "compiler", COMPILER, "numpy_built", NORMC_NUMPY_BUILT, "cpu_found",
                          cpu_names[cpu_found()], "cpu_used", cpu_names[cpu_in_use()], "cpu_names",
-                         cpu_names[CPU_BASELINE], cpu_names[CPU_AVX2]);
+                         cpu_names[CPU_BASELINE], cpu_names[CPU_AVX2], "output_kept",
+                         (Py_ssize_t)kept.bytes, "output_limit", (Py_ssize_t)kept.limit);
 }
 
 /* By this symbol threadpoolctl knows the library. */
@@ -171,6 +182,8 @@ static PyMethodDef internals[] = {
      "_set_own_threads(n): at most n in this one; 0: as in all; -> the number before."},
     {"_threads_from", from_bytes, METH_O,
      "_threads_from(bytes): a thread for so many bytes of work; 0: as it repays."},
+    {"_output_cache", output_cache, METH_O,
+     "_output_cache(bytes): so much of freed large results is kept at most; -> before."},
     {"_config", config, METH_NOARGS, "_config(): what the build and the machine are, as a dict."},
     {NULL, NULL, 0, NULL},
 };
@@ -231,7 +244,8 @@ static int module_exec(PyObject *module)
     /* NumPy would not follow, either. */
     if (PyInterpreterState_Get() != PyInterpreterState_Main())
         return refuse(PyExc_ImportError, "normc does not support subinterpreters");
-    if (PyArray_ImportNumPyAPI() < 0 || import_all(PyModule_GetState(module)) < 0 ||
+    if (PyArray_ImportNumPyAPI() < 0 || blocks_init() < 0 ||
+        import_all(PyModule_GetState(module)) < 0 ||
         PyModule_AddStringConstant(module, "__version__", NORMC_VERSION) < 0 ||
         PyModule_AddIntConstant(module, "MAX_THREADS", MAX_THREADS) < 0 ||
         add_functions(module) < 0)
