@@ -3,7 +3,7 @@
 import numpy as np
 
 from . import _core
-from ._fields import eps, flag, floating, momentum, word
+from ._fields import activation, eps, flag, floating, momentum, word
 from ._layer import FunctionLayer, Layer, parts_of_state
 from ._moments import from_core
 
@@ -60,6 +60,8 @@ class BatchNorm(Layer, _core.BatchNorm):
         What a NaN or an infinity in the mean or variance of a training batch does to the running
         statistics: it enters them; the batch leaves them and the counter alone, and the result is
         what it is; or it does that and is a ValueError, after ``out`` was written.
+    activation : {"relu"}, optional
+        Applied to the result, as `relu` would, in the same pass; `backward` goes by the result.
 
     Attributes
     ----------
@@ -125,7 +127,7 @@ class BatchNorm(Layer, _core.BatchNorm):
     _buffers = ("running_mean", "running_var", "num_batches_tracked")
     _checks = {"eps": eps, "momentum": momentum, "affine": flag,
                "track_running_stats": flag, "on_single": word("error", "running"),
-               "on_nonfinite": word("propagate", "skip", "raise")}
+               "on_nonfinite": word("propagate", "skip", "raise"), "activation": activation}
     _fixed = ("num_features", "axis", "correction", "dtype")
     affine = False
     _exchange = _core.BatchNorm._exchange
@@ -133,11 +135,11 @@ class BatchNorm(Layer, _core.BatchNorm):
 
     def __init__(self, num_features, eps=1e-5, momentum=0.1, affine=True, track_running_stats=True,
                  *, bias=True, axis=1, correction=1, dtype=np.float32, on_single="error",
-                 on_nonfinite="propagate"):
+                 on_nonfinite="propagate", activation=None):
         dtype, bias = floating(dtype), flag(self, bias, "bias")
         fields = {"affine": affine, "track_running_stats": track_running_stats,
                   "momentum": momentum, "on_single": on_single, "on_nonfinite": on_nonfinite,
-                  "eps": eps}  # eps last: it makes the layer ready
+                  "activation": activation, "eps": eps}  # eps last: it makes the layer ready
         fields = {name: self._checks[name](self, value, name) for name, value in fields.items()}
         there = (("weight", "bias")[:fields["affine"] * (1 + bias)]
                  + self._buffers * fields["track_running_stats"])
@@ -174,8 +176,12 @@ class BatchNorm(Layer, _core.BatchNorm):
     def _shape(self, name):
         return self.num_features,
 
-    def _differentiate(self, grad, x, where, rows, weight, running_mean, running_var, eps):
-        """With what the call in C has left: the rows of its moments, or the statistics it used."""
+    def _differentiate(self, grad, x, where, rows, weight, running_mean, running_var, eps,
+                       rectified):
+        """With what the call in C has left: the rows of its moments, or the statistics it used; and
+        the result, if it was rectified."""
+        if rectified is not None:
+            grad = _core.relu_backward(grad, rectified)
         moments = None
         if rows is not None and x.size:
             shape = [1] * x.ndim
@@ -190,7 +196,8 @@ class BatchNorm(Layer, _core.BatchNorm):
         shown = (f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, "
                  f"affine={self.affine}, bias={self.bias is not None}, "
                  f"track_running_stats={self.track_running_stats}")
-        usual = {"axis": 1, "correction": 1, "on_single": "error", "on_nonfinite": "propagate"}
+        usual = {"axis": 1, "correction": 1, "on_single": "error", "on_nonfinite": "propagate",
+                 "activation": None}
         added = {name: getattr(self, name) for name in usual}
         return shown + "".join(f", {name}={a!r}" for name, a in added.items() if a != usual[name])
 

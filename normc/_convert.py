@@ -70,6 +70,14 @@ def is_onnx(value, name):
     return value == "onnx"
 
 
+def is_relu(value, name):
+    if not isinstance(value, str):
+        raise _wrong_type(name, "a string or None", value)
+    if value != "relu":
+        raise ValueError(f"{name} must be 'relu' or None, but got {value!r}")
+    return True
+
+
 def sizes(value, name):
     """A tuple of whatever a sequence holds, or of one integer."""
     kind = type(value)

@@ -11,7 +11,7 @@ from . import _core, _docs_gradients
 
 def batch_norm(x, /, running_mean=None, running_var=None, weight=None, bias=None, training=False,
                momentum=0.1, eps=1e-5, *, axis=1, correction=1, where=None, out=None,
-               return_moments=False):
+               return_moments=False, activation=None):
     """Normalises each channel over the batch and all other axes.
 
     ``y = (x - mean) / sqrt(var + eps) * weight + bias``, with one mean and one biased variance per
@@ -43,6 +43,8 @@ def batch_norm(x, /, running_mean=None, running_var=None, weight=None, bias=None
         Where to write the result; may be x, or overlap any input.
     return_moments : bool
         Whether to return ``(y, Moments)``; in training only.
+    activation : {"relu"}, optional
+        Applied to the result, as `relu` would, in the same pass.
 
     Returns
     -------
@@ -80,7 +82,7 @@ def batch_norm(x, /, running_mean=None, running_var=None, weight=None, bias=None
 
 def instance_norm(x, /, running_mean=None, running_var=None, weight=None, bias=None,
                   use_input_stats=True, momentum=0.1, eps=1e-5, *, axis=1, correction=1, where=None,
-                  out=None, return_moments=False):
+                  out=None, return_moments=False, activation=None):
     """Normalises each channel of each sample over its positions.
 
     ``y = (x - mean) / sqrt(var + eps) * weight + bias``, with one mean and one biased variance per
@@ -111,6 +113,8 @@ def instance_norm(x, /, running_mean=None, running_var=None, weight=None, bias=N
         Where to write the result; may be x, or overlap any input.
     return_moments : bool
         Whether to return ``(y, Moments)``; with `use_input_stats` only.
+    activation : {"relu"}, optional
+        Applied to the result, as `relu` would, in the same pass.
 
     Returns
     -------
@@ -142,7 +146,7 @@ def instance_norm(x, /, running_mean=None, running_var=None, weight=None, bias=N
 
 
 def layer_norm(x, /, normalized_shape=None, weight=None, bias=None, eps=1e-5, *, axis=None,
-               where=None, out=None, return_moments=False):
+               where=None, out=None, return_moments=False, activation=None, residual=None):
     """Normalises over the trailing axes, or over any others.
 
     ``y = (x - mean) / sqrt(var + eps) * weight + bias``, with one mean and one biased variance for
@@ -167,10 +171,15 @@ def layer_norm(x, /, normalized_shape=None, weight=None, bias=None, eps=1e-5, *,
         Where to write the result; may be x, or overlap any input.
     return_moments : bool
         Whether to return ``(y, Moments)``.
+    activation : {"relu"}, optional
+        Applied to the result, as `relu` would, in the same pass.
+    residual : array_like of x's shape and dtype, optional
+        Added to x before it is normalised, in the same pass; the sum, rounded as any, is returned
+        beside the result.
 
     Returns
     -------
-    ndarray, or (ndarray, Moments) with return_moments
+    ndarray, or a tuple of it, with residual the sum, and with return_moments Moments
         Of x's shape and dtype; float64 of integers and bools.
 
     Raises
@@ -192,11 +201,17 @@ def layer_norm(x, /, normalized_shape=None, weight=None, bias=None, eps=1e-5, *,
     >>> normc.layer_norm(np.array([[0.0, 2.0], [10.0, 30.0]]), 2, eps=0)
     array([[-1.,  1.],
            [-1.,  1.]])
+
+    Two branches of a network, joined and normalised at once:
+
+    >>> y, total = normc.layer_norm([[0.0, 2.0]], residual=[[1.0, 3.0]], activation="relu", eps=0)
+    >>> y, total
+    (array([[0., 1.]]), array([[1., 5.]]))
     """
 
 
 def rms_norm(x, /, normalized_shape=None, weight=None, eps=None, *, axis=None, where=None, out=None,
-             return_moments=False):
+             return_moments=False, activation=None, residual=None):
     """Divides by the root mean square over the trailing axes, or over any others.
 
     ``y = x / sqrt(mean(x**2) + eps) * weight``.
@@ -219,10 +234,15 @@ def rms_norm(x, /, normalized_shape=None, weight=None, eps=None, *, axis=None, w
         Where to write the result; may be x, or overlap any input.
     return_moments : bool
         Whether to return ``(y, Moments)``; the moments are about zero.
+    activation : {"relu"}, optional
+        Applied to the result, as `relu` would, in the same pass.
+    residual : array_like of x's shape and dtype, optional
+        Added to x before it is normalised, in the same pass; the sum, rounded as any, is returned
+        beside the result.
 
     Returns
     -------
-    ndarray, or (ndarray, Moments) with return_moments
+    ndarray, or a tuple of it, with residual the sum, and with return_moments Moments
         Of x's shape and dtype; float64 of integers and bools.
 
     Raises
@@ -247,7 +267,7 @@ def rms_norm(x, /, normalized_shape=None, weight=None, eps=None, *, axis=None, w
 
 
 def group_norm(x, /, num_groups, weight=None, bias=None, eps=1e-5, *, axis=1, where=None, out=None,
-               return_moments=False):
+               return_moments=False, activation=None):
     """Normalises groups of neighbouring channels of each sample.
 
     ``y = (x - mean) / sqrt(var + eps) * weight + bias``, with one mean and one biased variance per
@@ -271,6 +291,8 @@ def group_norm(x, /, num_groups, weight=None, bias=None, eps=1e-5, *, axis=1, wh
         Where to write the result; may be x, or overlap any input.
     return_moments : bool
         Whether to return ``(y, Moments)``; their channel axis has length `num_groups`.
+    activation : {"relu"}, optional
+        Applied to the result, as `relu` would, in the same pass.
 
     Returns
     -------
@@ -301,7 +323,7 @@ def group_norm(x, /, num_groups, weight=None, bias=None, eps=1e-5, *, axis=1, wh
 
 def switchable_norm(x, /, mean_weight, var_weight, weight=None, bias=None, running_mean=None,
                     running_var=None, training=False, momentum=0.1, eps=1e-5, *, axis=1,
-                    correction=0, out=None, return_moments=False):
+                    correction=0, out=None, return_moments=False, activation=None):
     """Normalises by a blend of instance, layer and batch statistics.
 
     ``y = (x - mean) / sqrt(var + eps) * weight + bias``, where mean and variance are sums of those
@@ -333,6 +355,8 @@ def switchable_norm(x, /, mean_weight, var_weight, weight=None, bias=None, runni
         Where to write the result; may be x, or overlap any input.
     return_moments : bool
         Whether to return ``(y, Moments)``, those of the instances.
+    activation : {"relu"}, optional
+        Applied to the result, as `relu` would, in the same pass.
 
     Returns
     -------

@@ -30,6 +30,11 @@ def optional(check):
 momentum = optional(finite)
 
 
+def activation(layer, value, name):
+    """None or a word that `normc._convert.is_relu` knows."""
+    return value if value is None or _convert.is_relu(value, name) else None
+
+
 def eps(layer, value, name):
     kept = number(layer, value, name)
     if not kept >= 0:

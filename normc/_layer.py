@@ -324,6 +324,7 @@ class FunctionLayer(Layer):
 
     _function = ""
     _masked = True
+    activation = None
 
     def _begin(self, fixed, settings, arrays=()):
         """Takes the fields, and makes the arrays that are named; all or nothing."""
@@ -361,6 +362,8 @@ class FunctionLayer(Layer):
         elif where is not None:
             raise TypeError(f"{type(self).__name__} takes no where")
         forward.update(both, out=out)
+        if self.activation is not None:
+            forward["activation"] = self.activation
         result = self._apply(x, forward)
         if type(result) is tuple:
             result, backward["moments"] = result
@@ -370,13 +373,16 @@ class FunctionLayer(Layer):
                                      if isinstance(a, np.ndarray)):
             memory = OVERLAPPED
         else:
-            memory = x, {**both, **backward}
+            memory = x, {**both, **backward}, None if self.activation is None else result
         self.__dict__["_remembered"] = memory
         return result
 
     def _apply(self, x, arguments):
         return getattr(_core, self._function)(x, **arguments)
 
-    def _differentiate(self, grad, x, arguments):
+    def _differentiate(self, grad, x, arguments, rectified=None):
+        """rectified: the result, if it was: nothing flows back where it is 0."""
+        if rectified is not None:
+            grad = _core.relu_backward(grad, rectified)
         result = getattr(_core, f"{self._function}_backward")(grad, x, **arguments)
         return result if isinstance(result, tuple) else (result,)

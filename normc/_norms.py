@@ -3,7 +3,7 @@
 import numpy as np
 
 from . import _convert
-from ._fields import count, eps, flag, floating, number, optional, word
+from ._fields import activation, count, eps, flag, floating, number, optional, word
 from ._layer import FunctionLayer
 
 __all__ = ["GroupNorm", "LayerNorm", "LocalResponseNorm", "RMSNorm"]
@@ -20,6 +20,10 @@ def _named_axes(normalized_shape, axis):
         raise ValueError(f"axis and normalized_shape must name as many axes, but are {axis} and "
                          f"{shape}")
     return shape, axis
+
+
+def _activation_repr(layer):
+    return "" if layer.activation is None else f", activation={layer.activation!r}"
 
 
 class _AxesNorm(FunctionLayer):
@@ -49,8 +53,9 @@ class _AxesNorm(FunctionLayer):
                              f"{self.axis}, expected x to have that shape along them, but got "
                              f"input of size {list(x.shape)}")
 
-    def _axis_repr(self):
-        return "" if self.axis is None else f", axis={self.axis}"
+    def _added_repr(self):
+        axis = "" if self.axis is None else f", axis={self.axis}"
+        return axis + _activation_repr(self)
 
 
 class LayerNorm(_AxesNorm):
@@ -72,6 +77,8 @@ class LayerNorm(_AxesNorm):
     dtype : dtype
         Of weight and bias: float16, bfloat16, float32 (also if None) or float64. x may have
         another.
+    activation : {"relu"}, optional
+        Applied to the result, as `relu` would, in the same pass; `backward` goes by the result.
 
     Attributes
     ----------
@@ -107,15 +114,16 @@ class LayerNorm(_AxesNorm):
 
     _function = "layer_norm"
     _parameters = ("weight", "bias")
-    _checks = {"eps": eps, "elementwise_affine": flag}
+    _checks = {"eps": eps, "elementwise_affine": flag, "activation": activation}
 
     def __init__(self, normalized_shape, eps=1e-5, elementwise_affine=True, bias=True, *, axis=None,
-                 dtype=np.float32):
+                 dtype=np.float32, activation=None):
         shape, axis = _named_axes(normalized_shape, axis)
         affine = flag(self, elementwise_affine, "elementwise_affine")
         parameters = ("weight", "bias")[:affine * (1 + flag(self, bias, "bias"))]
         self._begin({"normalized_shape": shape, "axis": axis, "dtype": floating(dtype)},
-                    {"eps": eps, "elementwise_affine": affine}, parameters)
+                    {"eps": eps, "elementwise_affine": affine, "activation": activation},
+                    parameters)
 
     def _arguments(self):
         arguments = super()._arguments()
@@ -125,7 +133,7 @@ class LayerNorm(_AxesNorm):
     def extra_repr(self):
         """What stands between the parentheses of the repr."""
         return (f"{self.normalized_shape}, eps={self.eps}, elementwise_affine="
-                f"{self.elementwise_affine}, bias={self.bias is not None}{self._axis_repr()}")
+                f"{self.elementwise_affine}, bias={self.bias is not None}{self._added_repr()}")
 
 
 class RMSNorm(_AxesNorm):
@@ -144,6 +152,8 @@ class RMSNorm(_AxesNorm):
         Which axes these are, if not the last, in ascending order.
     dtype : dtype
         Of weight: float16, bfloat16, float32 (also if None) or float64. x may have another.
+    activation : {"relu"}, optional
+        Applied to the result, as `relu` would, in the same pass; `backward` goes by the result.
 
     Attributes
     ----------
@@ -174,19 +184,20 @@ class RMSNorm(_AxesNorm):
 
     _function = "rms_norm"
     _parameters = ("weight",)
-    _checks = {"eps": optional(eps), "elementwise_affine": flag}
+    _checks = {"eps": optional(eps), "elementwise_affine": flag, "activation": activation}
 
     def __init__(self, normalized_shape, eps=None, elementwise_affine=True, *, axis=None,
-                 dtype=np.float32):
+                 dtype=np.float32, activation=None):
         shape, axis = _named_axes(normalized_shape, axis)
         affine = flag(self, elementwise_affine, "elementwise_affine")
         self._begin({"normalized_shape": shape, "axis": axis, "dtype": floating(dtype)},
-                    {"eps": eps, "elementwise_affine": affine}, ("weight",) * affine)
+                    {"eps": eps, "elementwise_affine": affine, "activation": activation},
+                    ("weight",) * affine)
 
     def extra_repr(self):
         """What stands between the parentheses of the repr."""
         return (f"{self.normalized_shape}, eps={self.eps}, elementwise_affine="
-                f"{self.elementwise_affine}{self._axis_repr()}")
+                f"{self.elementwise_affine}{self._added_repr()}")
 
 
 class GroupNorm(FunctionLayer):
@@ -207,6 +218,8 @@ class GroupNorm(FunctionLayer):
     dtype : dtype
         Of weight and bias: float16, bfloat16, float32 (also if None) or float64. x may have
         another.
+    activation : {"relu"}, optional
+        Applied to the result, as `relu` would, in the same pass; `backward` goes by the result.
 
     Attributes
     ----------
@@ -239,10 +252,10 @@ class GroupNorm(FunctionLayer):
     _function = "group_norm"
     _parameters = ("weight", "bias")
     _fixed = ("num_groups", "num_channels", "axis", "dtype")
-    _checks = {"eps": eps, "affine": flag}
+    _checks = {"eps": eps, "affine": flag, "activation": activation}
 
     def __init__(self, num_groups, num_channels, eps=1e-5, affine=True, *, bias=True, axis=1,
-                 dtype=np.float32):
+                 dtype=np.float32, activation=None):
         groups, channels = (count(self, num_groups, "num_groups"),
                             count(self, num_channels, "num_channels"))
         if groups < 1 or channels % groups:
@@ -252,7 +265,7 @@ class GroupNorm(FunctionLayer):
         parameters = ("weight", "bias")[:affine * (1 + flag(self, bias, "bias"))]
         self._begin({"num_groups": groups, "num_channels": channels, "dtype": floating(dtype),
                      "axis": _convert.integer(axis, "axis")},
-                    {"eps": eps, "affine": affine}, parameters)
+                    {"eps": eps, "affine": affine, "activation": activation}, parameters)
 
     def _shape(self, name):
         return self.num_channels,
@@ -266,7 +279,7 @@ class GroupNorm(FunctionLayer):
         """What stands between the parentheses of the repr."""
         axis = "" if self.axis == 1 else f", axis={self.axis}"
         return (f"{self.num_groups}, {self.num_channels}, eps={self.eps}, affine={self.affine}, "
-                f"bias={self.bias is not None}{axis}")
+                f"bias={self.bias is not None}{axis}{_activation_repr(self)}")
 
 
 class LocalResponseNorm(FunctionLayer):

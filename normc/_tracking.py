@@ -5,8 +5,8 @@ import warnings
 
 import numpy as np
 
-from . import _convert
-from ._fields import count, eps, flag, floating, momentum, word
+from . import _convert, _core
+from ._fields import activation, count, eps, flag, floating, momentum, word
 from ._layer import FunctionLayer
 
 __all__ = ["InstanceNorm1d", "InstanceNorm2d", "InstanceNorm3d", "SwitchableNorm1d",
@@ -20,7 +20,7 @@ class _ChannelLayer(FunctionLayer):
     _buffers = ("running_mean", "running_var", "num_batches_tracked")
     _fixed = ("num_features", "axis", "dtype")
     _checks = {"eps": eps, "momentum": momentum, "affine": flag,
-               "on_nonfinite": word("propagate", "skip", "raise")}
+               "on_nonfinite": word("propagate", "skip", "raise"), "activation": activation}
 
     def _begin_channels(self, num_features, axis, dtype, affine, bias, others, **settings):
         """The arguments that all have; names of arrays beside weight and bias, other settings."""
@@ -63,7 +63,7 @@ class _ChannelLayer(FunctionLayer):
         """After an update."""
 
     def _added_repr(self, **usual):
-        usual["on_nonfinite"] = "propagate"
+        usual |= {"on_nonfinite": "propagate", "activation": None}
         added = {name: getattr(self, name) for name in usual}
         return "".join(f", {name}={a!r}" for name, a in added.items() if a != usual[name])
 
@@ -83,11 +83,11 @@ class InstanceNorm(_ChannelLayer):
 
     def __init__(self, num_features, eps=1e-5, momentum=0.1, affine=False,
                  track_running_stats=False, *, bias=True, axis=1, dtype=np.float32,
-                 on_nonfinite="propagate"):
+                 on_nonfinite="propagate", activation=None):
         track = flag(self, track_running_stats, "track_running_stats")
         self._begin_channels(num_features, axis, dtype, affine, bias, self._buffers * track,
                              eps=eps, momentum=momentum, track_running_stats=track,
-                             on_nonfinite=on_nonfinite)
+                             on_nonfinite=on_nonfinite, activation=activation)
 
     def _arguments(self):
         own = not self.track_running_stats or (self.training and not self.frozen)
@@ -125,9 +125,11 @@ class InstanceNorm(_ChannelLayer):
         y = out if out is not None else y if y.ndim == x.ndim else y.reshape(x.shape)
         return (y, *moments) if moments else y
 
-    def _differentiate(self, grad, x, arguments):
+    def _differentiate(self, grad, x, arguments, rectified=None):
         grad = _convert.gradient(grad, "grad")
         _same_shape(grad, x, "grad")
+        if rectified is not None:
+            grad = _core.relu_backward(grad, rectified)
         where = self._sampled(arguments["where"], x)
         dx, *others = super()._differentiate(self._sampled(grad, x), self._sampled(x, x),
                                              {**arguments, "where": where})
@@ -168,6 +170,8 @@ class InstanceNorm1d(InstanceNorm):
         What a NaN or an infinity in the statistics of a training batch does to the running ones:
         it enters them; the batch leaves them alone; or it does that and is a ValueError, after
         ``out`` was written.
+    activation : {"relu"}, optional
+        Applied to the result, as `relu` would, in the same pass; `backward` goes by the result.
 
     Attributes
     ----------
@@ -242,13 +246,13 @@ class SwitchableNorm(_ChannelLayer):
     _fixed = (*_ChannelLayer._fixed, "correction")
 
     def __init__(self, num_features, eps=1e-5, momentum=0.1, affine=True, *, bias=True, axis=1,
-                 correction=0, dtype=np.float32, on_nonfinite="propagate"):
+                 correction=0, dtype=np.float32, on_nonfinite="propagate", activation=None):
         correction = _convert.integer(correction, "correction")
         if correction not in (0, 1):
             raise ValueError(f"correction must be 0 or 1, but got {correction}")
         self._begin_channels(num_features, axis, dtype, affine, bias,
                              ("mean_weight", "var_weight", *self._buffers), eps=eps,
-                             momentum=momentum, on_nonfinite=on_nonfinite)
+                             momentum=momentum, on_nonfinite=on_nonfinite, activation=activation)
         vars(self)["correction"] = correction
 
     def _shape(self, name):
@@ -273,8 +277,8 @@ class SwitchableNorm(_ChannelLayer):
         if x.size and self.num_batches_tracked is not None:
             np.add(self.num_batches_tracked, 1, out=self.num_batches_tracked)
 
-    def _differentiate(self, grad, x, arguments):
-        dx, mean_weight, var_weight, *affine = super()._differentiate(grad, x, arguments)
+    def _differentiate(self, grad, x, arguments, rectified=None):
+        dx, mean_weight, var_weight, *affine = super()._differentiate(grad, x, arguments, rectified)
         return dx, *affine, mean_weight, var_weight
 
     def extra_repr(self):
@@ -311,6 +315,8 @@ class SwitchableNorm1d(SwitchableNorm):
         What a NaN or an infinity in the statistics of a training batch does to the running ones:
         it enters them; the batch leaves them alone; or it does that and is a ValueError, after
         ``out`` was written.
+    activation : {"relu"}, optional
+        Applied to the result, as `relu` would, in the same pass; `backward` goes by the result.
 
     Attributes
     ----------

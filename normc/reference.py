@@ -33,7 +33,7 @@ __all__ = ["Moments", "batch_norm", "batch_norm_backward", "group_norm", "group_
 
 def batch_norm(x, /, running_mean=None, running_var=None, weight=None, bias=None, training=False,
                momentum=0.1, eps=1e-5, *, axis=1, correction=1, where=None, out=None,
-               return_moments=False):
+               return_moments=False, activation=None):
     """Each channel by its own mean and variance over the batch (Ioffe and Szegedy, 2015).
 
     In training also, in place: running = (1 - momentum) * running + momentum * batch, where the
@@ -45,51 +45,52 @@ def batch_norm(x, /, running_mean=None, running_var=None, weight=None, bias=None
         _track(running_mean, running_var, momentum, correction, *m)
     else:
         y, m = _affine(x - running_mean, running_var, eps, weight, bias), ()
-    return _result(y, where, [axis], out, return_moments and m)
+    return _result(y, where, [axis], out, return_moments and m, activation=activation)
 
 
 def instance_norm(x, /, running_mean=None, running_var=None, weight=None, bias=None,
-                  use_input_stats=True, momentum=0.1, eps=1e-5, *, axis=1, correction=1,
-                  where=None, out=None, return_moments=False):
+                  use_input_stats=True, momentum=0.1, eps=1e-5, *, axis=1, correction=1, where=None,
+                  out=None, return_moments=False, activation=None):
     """Each channel of each sample by itself (Ulyanov, Vedaldi and Lempitsky, 2016).
 
     The running statistics take the average, over the samples, of mean and of variance.
     """
     if not use_input_stats:
         return batch_norm(x, running_mean, running_var, weight, bias, eps=eps, axis=axis,
-                          where=where, out=out)
+                          where=where, out=out, activation=activation)
     x, where = _input(x, where, [axis])
     y, m = _norm(x, where, range(1, x.ndim - 1), eps, weight, bias)
     _track(running_mean, running_var, momentum, correction, *m)
-    return _result(y, where, [axis], out, return_moments and m)
+    return _result(y, where, [axis], out, return_moments and m, activation=activation)
 
 
 def layer_norm(x, /, normalized_shape=None, weight=None, bias=None, eps=1e-5, *, axis=None,
-               where=None, out=None, return_moments=False):
+               where=None, out=None, return_moments=False, activation=None, residual=None):
     """Over the trailing axes of ``normalized_shape``, or over ``axis`` (Ba, Kiros, Hinton, 2016).
 
     Weight and bias have one value for each element that shares the mean.
     """
-    axes = _axes(x, normalized_shape, axis)
+    axes, (x, total) = _axes(x, normalized_shape, axis), _joined(x, residual)
     x, where = _input(x, where, axes)
     y, m = _norm(x, where, range(-len(axes), 0), eps, weight, bias)
-    return _result(y, where, axes, out, return_moments and m)
+    return _result(y, where, axes, out, return_moments and m, activation=activation, total=total)
 
 
-def rms_norm(x, /, normalized_shape=None, weight=None, eps=None, *, axis=None, where=None,
-             out=None, return_moments=False):
+def rms_norm(x, /, normalized_shape=None, weight=None, eps=None, *, axis=None, where=None, out=None,
+             return_moments=False, activation=None, residual=None):
     """x / sqrt(mean(x^2) + eps) * weight (Zhang and Sennrich, 2019): no mean is subtracted.
 
     eps is 2^-52 for float64 and integers, 2^-23 for the smaller floating types.
     """
     axes, eps = _axes(x, normalized_shape, axis), _rms_eps(x, eps)
+    x, total = _joined(x, residual)
     x, where = _input(x, where, axes)
     y, m = _norm(x, where, range(-len(axes), 0), eps, weight, None, about="zero")
-    return _result(y, where, axes, out, return_moments and m, about="zero")
+    return _result(y, where, axes, out, return_moments and m, "zero", activation, total)
 
 
 def group_norm(x, /, num_groups, weight=None, bias=None, eps=1e-5, *, axis=1, where=None, out=None,
-               return_moments=False):
+               return_moments=False, activation=None):
     """Neighbouring channels of one sample together, in num_groups groups (Wu and He, 2018)."""
     x, where = _input(x, where, [axis])
     split = (*x.shape[:-1], num_groups, x.shape[-1] // num_groups)
@@ -97,12 +98,12 @@ def group_norm(x, /, num_groups, weight=None, bias=None, eps=1e-5, *, axis=1, wh
     y, m = _norm(x.reshape(split), where.reshape(split), (*range(1, x.ndim - 1), -1), eps, weight,
                  bias)
     return _result(y.reshape(x.shape), where, [axis], out,
-                   return_moments and [part[..., 0] for part in m])
+                   return_moments and [part[..., 0] for part in m], activation=activation)
 
 
 def switchable_norm(x, /, mean_weight, var_weight, weight=None, bias=None, running_mean=None,
                     running_var=None, training=False, momentum=0.1, eps=1e-5, *, axis=1,
-                    correction=0, out=None, return_moments=False):
+                    correction=0, out=None, return_moments=False, activation=None):
     """By a blend of instance, layer and batch statistics (Luo et al., 2018):
 
         mean = sum_k softmax(mean_weight)_k mean_k,   var = sum_k softmax(var_weight)_k var_k.
@@ -122,7 +123,7 @@ def switchable_norm(x, /, mean_weight, var_weight, weight=None, bias=None, runni
     own = int(x.ndim == 2)
     d, var = _blend(mean_weight, deviations[own:]), _blend(var_weight, variances[own:])
     y = _affine(d, var, eps, weight, bias)
-    return _result(y, where, [axis], out, return_moments and moments[0])
+    return _result(y, where, [axis], out, return_moments and moments[0], activation=activation)
 
 
 def local_response_norm(x, /, size, alpha=1e-4, beta=0.75, k=1.0, *, axis=1, window="torch",
@@ -389,6 +390,12 @@ def _axes(x, normalized_shape, axis):
     return sorted(i % np.ndim(x) for i in np.ravel(axis).astype(int))
 
 
+def _joined(x, residual):
+    """x and the other branch of a network, added and rounded; and that, to be returned."""
+    total = None if residual is None else np.add(x, residual)
+    return (x if total is None else total), total
+
+
 def _input(x, where, axes):
     """x in extended precision and which of its elements count, ``axes`` behind the others."""
     where = np.broadcast_to(True if where is None else where, np.shape(x)) & ~np.ma.getmask(x)
@@ -416,10 +423,14 @@ def _gradients(dx, grad, xhat, where, axes):
 
 
 @np.errstate(over="ignore", under="ignore")
-def _result(y, where, axes, out, m=(), about="mean"):
-    """The same way back, rounded, 0 where an element was excluded; and the moments, if any."""
+def _result(y, where, axes, out, m=(), about="mean", activation=None, total=None):
+    """The same way back, rounded, 0 where an element was excluded, rectified if asked for; and what
+    x was the sum of, and the moments, if any."""
     results = [np.where(where, y, 0), *(m or ())]
     y, *m = (np.moveaxis(a, range(-len(axes), 0), axes) for a in results)
     out = np.empty(y.shape) if out is None else out
     out[...] = y
-    return (out, Moments(*m, about=about)) if m else out
+    if activation == "relu":
+        out[out < 0] = 0
+    results = [out, *([] if total is None else [total]), *([Moments(*m, about=about)] if m else [])]
+    return tuple(results) if len(results) > 1 else out

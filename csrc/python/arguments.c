@@ -147,6 +147,12 @@ int as_window(const State *state, PyObject *o, const char *name, int *onnx)
     return as_truth(state, WINDOW, o, name, onnx);
 }
 
+int as_activation(const State *state, PyObject *o, const char *name, int *relu)
+{
+    *relu = 0;
+    return o == Py_None ? 0 : as_truth(state, ACTIVATION, o, name, relu);
+}
+
 int as_correction(const State *state, PyObject *o, const char *name, int *value)
 {
     Py_ssize_t n;

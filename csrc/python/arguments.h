@@ -24,7 +24,8 @@ int as_finite(const State *, PyObject *, const char *name, double *);
 int as_eps(const State *, PyObject *, const char *name, double *);
 int as_size(const State *, PyObject *, const char *name, Py_ssize_t *); /* clipped to Py_ssize_t */
 int as_bool(const State *, PyObject *, const char *name, int *);
-int as_window(const State *, PyObject *, const char *name, int *onnx); /* else torch's */
+int as_window(const State *, PyObject *, const char *name, int *onnx);     /* else torch's */
+int as_activation(const State *, PyObject *, const char *name, int *relu); /* None: none */
 int as_correction(const State *, PyObject *, const char *name, int *);
 
 /* An int or a sequence of ints. n < 0: None was given. */

@@ -21,6 +21,8 @@ void operands_clear(Operands *o)
     Py_XDECREF(o->where);
     Py_XDECREF(o->grad);
     Py_XDECREF(o->y);
+    Py_XDECREF(o->residual);
+    Py_XDECREF(o->sum);
     Py_XDECREF(o->result);
 }
 
@@ -70,6 +72,11 @@ int x_convert(Operands *o, PyObject *x)
     return dtype < 0 ? refuse_changed("x") : 0;
 }
 
+int residual_convert(Operands *o, PyObject *residual)
+{
+    return parameter_convert(o->state, residual, "residual", &o->residual);
+}
+
 /* The gradients are new arrays, always. */
 int grad_convert(Operands *o, PyObject *grad)
 {
@@ -90,7 +97,7 @@ int where_convert(Operands *o, PyObject *where)
 
 int mask_convert(Operands *o, PyObject *x, int takes_where)
 {
-    if (!PyArray_Check(x) || PyArray_CheckExact(x))
+    if (x == NULL || !PyArray_Check(x) || PyArray_CheckExact(x))
         return 0;
     PyObject *where = o->where ? (PyObject *)o->where : Py_None;
     PyObject *joined = PyObject_CallFunctionObjArgs(o->state->imports[JOIN_MASK], x, where,

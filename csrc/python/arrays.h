@@ -9,6 +9,7 @@ _Static_assert(sizeof(npy_intp) == sizeof(ptrdiff_t), "NumPy's sizes are the cor
 typedef struct {
     State *state;
     PyArrayObject *x, *where, *grad, *y; /* where NULL: no mask; grad NULL: a forward */
+    PyArrayObject *residual, *sum;       /* NULL: x is no sum; else it will be made, in t.x */
     int writes, given;                   /* there is a y; it is the caller's */
     PyObject *result;                    /* y as the caller gets it: `out` itself if it was given */
     Tensors t;
@@ -16,6 +17,8 @@ typedef struct {
     npy_intp shape[MAXD], x_steps[MAXD], y_steps[MAXD];
     npy_intp grad_steps[MAXD];
     npy_intp where_steps[MAXD]; /* broadcast to x */
+    npy_intp residual_steps[MAXD], sum_steps[MAXD];
+    Tensors terms; /* x, residual as g, and the sum as y */
 } Operands;
 
 void operands_clear(Operands *);
@@ -23,8 +26,9 @@ void operands_clear(Operands *);
 /* First, conversion, which may run Python code. */
 int x_convert(Operands *, PyObject *);
 int grad_convert(Operands *, PyObject *);
-int where_convert(Operands *, PyObject *); /* None: no mask */
-int out_convert(Operands *, PyObject *);   /* None: y is to be made. Not called: there is none */
+int where_convert(Operands *, PyObject *);    /* None: no mask */
+int out_convert(Operands *, PyObject *);      /* None: y is to be made. Not called: there is none */
+int residual_convert(Operands *, PyObject *); /* None: there is none */
 /* The mask of x, if it is a masked array, joins `where`; without one it may hide nothing. */
 int mask_convert(Operands *, PyObject *x, int takes_where);
 /* A parameter, of any dtype; None: *array stays NULL. */

@@ -6,7 +6,7 @@
 #include <math.h>
 #include <structmember.h>
 
-enum { EPS = LAYER_ARRAYS, MOMENTUM, ON_SINGLE, ON_NONFINITE, OBJECTS };
+enum { EPS = LAYER_ARRAYS, MOMENTUM, ON_SINGLE, ON_NONFINITE, ACTIVATED, OBJECTS };
 
 /* Objects and flags are what Python has put there: they are checked at every call. */
 typedef struct {
@@ -57,6 +57,7 @@ static int word_check(PyObject *word, const char *name, const char *const words[
 }
 
 static const char *const single_words[WORDS] = {"error", "running", ""};
+static const char *const activation_words[WORDS] = {"", "relu", ""};
 enum { PROPAGATE, SKIP, RAISE };
 static const char *const nonfinite_words[WORDS] = {
     [PROPAGATE] = "propagate", [SKIP] = "skip", [RAISE] = "raise"};
@@ -100,6 +101,8 @@ static int settle(const BatchNorm *bn, PyObject *const *objects, Call *c)
         return -1;
     if (number_check(eps, "eps") < 0 || as_eps(bn->state, eps, "eps", &c->job.eps) < 0)
         return -1;
+    if (word_check(objects[ACTIVATED], "activation", activation_words, &c->job.relu) < 0)
+        return -1;
     c->keep_moments = remembers;
     if (remembers &&
         (word_check(objects[ON_SINGLE], "on_single", single_words, &c->running_on_single) < 0 ||
@@ -122,8 +125,8 @@ static int snapshot(const BatchNorm *bn, Call *c)
 }
 
 /* What backward needs, as it is before the call: the arguments of BatchNorm._differentiate, but for
- * MOMENTS_HELD. Or why there will be no backward. */
-enum { MOMENTS_HELD = 2 };
+ * MOMENTS_HELD and, of an activation, RESULT_HELD. Or why there will be no backward. */
+enum { MOMENTS_HELD = 2, RESULT_HELD = 7 };
 
 static PyObject *or_none(PyArrayObject *array)
 {
@@ -140,17 +143,24 @@ static PyObject *memory_make(const Call *c)
         return Py_NewRef(imports[overlaps ? OVERLAPPED : EVALUATED]);
     PyObject *mean = c->use_batch ? Py_None : or_none(c->arrays[RUNNING_MEAN]);
     PyObject *var = c->use_batch ? Py_None : or_none(c->arrays[RUNNING_VAR]);
-    return Py_BuildValue("OOOOOOd", c->o.x, or_none(c->o.where), Py_None,
-                         or_none(c->arrays[WEIGHT]), mean, var, c->job.eps);
+    return Py_BuildValue("OOOOOOdO", c->o.x, or_none(c->o.where), Py_None,
+                         or_none(c->arrays[WEIGHT]), mean, var, c->job.eps, Py_None);
+}
+
+/* In place of None. */
+static void hold(PyObject *memory, int place, PyObject *object)
+{
+    Py_DECREF(PyTuple_GET_ITEM(memory, place));
+    PyTuple_SET_ITEM(memory, place, Py_NewRef(object));
 }
 
 /* What is let go may run any code: the last thing that a call does. */
 static void remember(BatchNorm *bn, PyObject *memory, const Call *c)
 {
-    if (c->moments && PyTuple_Check(memory)) {
-        Py_DECREF(PyTuple_GET_ITEM(memory, MOMENTS_HELD));
-        PyTuple_SET_ITEM(memory, MOMENTS_HELD, Py_NewRef(c->moments));
-    }
+    if (c->moments && PyTuple_Check(memory))
+        hold(memory, MOMENTS_HELD, (PyObject *)c->moments);
+    if (c->job.relu && PyTuple_Check(memory))
+        hold(memory, RESULT_HELD, c->o.result);
     if (bn->remembered != memory)
         Py_XSETREF(bn->remembered, Py_NewRef(memory));
 }
@@ -245,6 +255,7 @@ static PyMemberDef members[] = {
     OBJECT("momentum", MOMENTUM, "Weight of the new batch; None: mean of all batches."),
     OBJECT("on_single", ON_SINGLE, "Of one value per channel: error or running."),
     OBJECT("on_nonfinite", ON_NONFINITE, "Of NaN in the statistics: propagate, skip or raise."),
+    OBJECT("activation", ACTIVATED, "Applied to the result: relu, or None."),
     FLAG(track_running_stats, "Training updates the running statistics."),
     FLAG(training, "Normalise by the batch's own statistics."),
     FLAG(frozen, "Behave as in evaluation, whatever `training` says."),

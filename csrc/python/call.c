@@ -25,7 +25,7 @@ static void begin(Call *c, const Initial *from)
 /* Defaults are numbers and words, which are kept as they were converted, or None. */
 static int is_initial(const Call *c)
 {
-    int objects = c->o.x || c->o.where || c->o.grad || c->o.y || c->moments;
+    int objects = c->o.x || c->o.where || c->o.grad || c->o.y || c->o.residual || c->moments;
     for (int i = 0; i < ARRAYS; i++)
         objects |= c->arrays[i] != NULL;
     return !objects && c->normalized_shape.n < 0 && c->axes.n < 0;
@@ -69,7 +69,8 @@ int call_open(Call *c, State *state, SignatureId id, const char *function, PyObj
     if (parse(s, function, args, nargs, kwnames, values) < 0)
         return -1;
     begin(c, s->initial);
-    if (convert_all(c, s, values) == 0 && mask_convert(&c->o, c->x, c->takes_where) == 0) {
+    if (convert_all(c, s, values) == 0 && mask_convert(&c->o, c->x, c->takes_where) == 0 &&
+        mask_convert(&c->o, c->residual, c->takes_where) == 0) {
         if (isnan(c->job.eps))
             c->job.eps = c->o.t.dtype == F64 ? DBL_EPSILON : FLT_EPSILON;
         return 0;
@@ -136,6 +137,7 @@ int job_place(Call *c)
     if (operands_place(&c->o) < 0)
         return -1;
     c->job.t = c->o.t;
+    c->job.sum = c->o.residual ? &c->o.terms : NULL;
     const npy_intp n = norm_parameters(&c->job);
     if (parameter_place(&c->o, "weight", n, &c->arrays[WEIGHT], &c->job.weight) < 0 ||
         parameter_place(&c->o, "bias", n, &c->arrays[BIAS], &c->job.bias) < 0)
@@ -158,13 +160,17 @@ int norm_compute(Call *c)
 
 PyObject *norm_finish(Call *c)
 {
+    const Operands *o = &c->o;
     PyObject *moments = c->return_moments ? moments_show(c) : NULL, *result;
     if (c->return_moments && moments == NULL)
         return NULL;
-    if (moments && c->o.writes)
-        result = Py_BuildValue("ON", c->o.result, moments);
+    if (o->sum)
+        result = moments ? Py_BuildValue("OON", o->result, o->sum, moments)
+                         : Py_BuildValue("OO", o->result, o->sum);
+    else if (moments && o->writes)
+        result = Py_BuildValue("ON", o->result, moments);
     else
-        result = moments ? moments : Py_NewRef(c->o.result);
+        result = moments ? moments : Py_NewRef(o->result);
     if (result && c->update)
         running_update(&c->running_mean, &c->running_var, c->job.channels, c->momentum);
     return result;

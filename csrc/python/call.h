@@ -26,7 +26,7 @@ typedef struct {
     Vector running_mean, running_var;
     int64_t *count;         /* in the counter; NULL: nothing is counted */
     PyArrayObject *moments; /* (groups, 4): the core's Moment, as it is; given: (*shape, 4) */
-    PyObject *x;            /* as it was given; borrowed, during conversion */
+    PyObject *x, *residual; /* as they were given; borrowed, during conversion */
     Job job;                /* eps NaN: the epsilon of x's arithmetic type */
     Window window;
     Bend bend;

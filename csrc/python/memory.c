@@ -3,6 +3,9 @@
 #include "blocks.h"
 #include "running.h"
 
+static const char *const dtype_names[DTYPES] = {
+    [F16] = "float16", [BF16] = "bfloat16", [F32] = "float32", [F64] = "float64"};
+
 /* The bytes an array spans, first and past the last. */
 static void bounds(PyArrayObject *array, const char **first, const char **last)
 {
@@ -86,6 +89,16 @@ static int take_grad(Operands *o)
     return take_steps(o, o->grad, "grad", o->grad_steps);
 }
 
+/* Of x's own type: no sum is rounded twice. */
+static int take_residual(Operands *o)
+{
+    const int dtype = dtype_of(o->residual);
+    if (dtype != (int)o->t.dtype)
+        return refuse(PyExc_TypeError, "residual must have dtype %s, as x has, but has %S",
+                      dtype_names[o->t.dtype], (PyObject *)PyArray_DESCR(o->residual));
+    return take_steps(o, o->residual, "residual", o->residual_steps);
+}
+
 static int take_where(Operands *o)
 {
     const int ndim = PyArray_NDIM(o->where), extra = o->t.ndim - ndim;
@@ -105,11 +118,9 @@ static int take_where(Operands *o)
 
 static int take_out(Operands *o)
 {
-    static const char *const names[DTYPES] = {
-        [F16] = "float16", [BF16] = "bfloat16", [F32] = "float32", [F64] = "float64"};
     if (dtype_of(o->y) != (int)o->t.dtype)
         return refuse(PyExc_ValueError, "out must have dtype %s, as the result has, but has %S",
-                      names[o->t.dtype], (PyObject *)PyArray_DESCR(o->y));
+                      dtype_names[o->t.dtype], (PyObject *)PyArray_DESCR(o->y));
     if (PyArray_ISBYTESWAPPED(o->y))
         return refuse(PyExc_ValueError, "out must have native byte order");
     if (!PyArray_ISWRITEABLE(o->y))
@@ -142,18 +153,19 @@ int operands_take(Operands *o)
     t->gstep = (const ptrdiff_t *)o->grad_steps;
     if (o->given && (take_out(o) < 0 || refuse_overlap(o) < 0)) /* which runs normc's Python */
         return -1;
-    if (take_x(o) < 0 || (o->where && take_where(o) < 0) || (o->grad && take_grad(o) < 0))
+    if (take_x(o) < 0 || (o->where && take_where(o) < 0) || (o->grad && take_grad(o) < 0) ||
+        (o->residual && take_residual(o) < 0))
         return -1;
     return o->given ? take_out(o) : 0;
 }
 
-/* x element for element: then each is read before it is written. */
-static int in_place(const Operands *o)
+/* y element for element: then each is read before it is written. */
+static int in_place(const Operands *o, PyArrayObject *array, const npy_intp *steps)
 {
-    if (o->t.x != o->t.y || o->t.swapped)
+    if (PyArray_BYTES(array) != o->t.y || PyArray_ISBYTESWAPPED(array))
         return 0;
     for (int i = 0; i < o->t.ndim; i++)
-        if (o->shape[i] > 1 && o->x_steps[i] != o->y_steps[i])
+        if (o->shape[i] > 1 && steps[i] != o->y_steps[i])
             return 0;
     return 1;
 }
@@ -196,19 +208,43 @@ static PyObject *new_like_x(const Operands *o)
                                          : PyArray_NewLikeArray(o->x, NPY_KEEPORDER, descr, 0);
 }
 
-static int make_out(Operands *o)
+static PyArrayObject *make_result(const Operands *o)
 {
     PyObject *handler;
     if (blocks_enter(PyArray_NBYTES(o->x), &handler) < 0)
-        return -1;
-    PyObject *y = new_like_x(o);
+        return NULL;
+    PyObject *result = new_like_x(o);
     if (blocks_leave(handler) < 0)
-        Py_CLEAR(y);
-    if (y == NULL)
+        Py_CLEAR(result);
+    return (PyArrayObject *)result;
+}
+
+static int make_out(Operands *o)
+{
+    if ((o->y = make_result(o)) == NULL)
         return -1;
-    o->y = (PyArrayObject *)y;
-    o->result = Py_NewRef(y);
+    o->result = Py_NewRef((PyObject *)o->y);
     return take_out(o);
+}
+
+/* From here on x is the sum, which the core makes. */
+static int make_sum(Operands *o)
+{
+    if (o->residual == NULL)
+        return 0;
+    if ((o->sum = make_result(o)) == NULL || take_steps(o, o->sum, "residual", o->sum_steps) < 0)
+        return -1;
+    o->terms = o->t;
+    o->terms.mask = NULL;
+    o->terms.g = PyArray_BYTES(o->residual);
+    o->terms.gdtype = o->t.dtype;
+    o->terms.gswapped = PyArray_ISBYTESWAPPED(o->residual);
+    o->terms.gstep = (const ptrdiff_t *)o->residual_steps;
+    o->terms.y = PyArray_BYTES(o->sum);
+    o->terms.ystep = o->t.xstep = (const ptrdiff_t *)o->sum_steps;
+    o->t.x = o->terms.y;
+    o->t.swapped = 0;
+    return 0;
 }
 
 /* The gradient may have any floating type, but computes in x's. */
@@ -231,12 +267,18 @@ int operands_place(Operands *o)
     if (grad_place(o) < 0)
         return -1;
     if (!o->given)
-        return make_out(o);
-    const int x_moved = in_place(o) ? 0 : set_apart(o, &o->x);
+        return make_out(o) < 0 ? -1 : make_sum(o);
+    const int x_moved = in_place(o, o->x, o->x_steps) ? 0 : set_apart(o, &o->x);
     if (x_moved < 0 || (x_moved && take_x(o) < 0))
         return -1;
     const int where_moved = set_apart(o, &o->where);
-    return where_moved < 0 || (where_moved && take_where(o) < 0) ? -1 : 0;
+    if (where_moved < 0 || (where_moved && take_where(o) < 0))
+        return -1;
+    const int apart = o->residual == NULL || in_place(o, o->residual, o->residual_steps);
+    const int residual_moved = apart ? 0 : set_apart(o, &o->residual);
+    if (residual_moved < 0 || (residual_moved && take_residual(o) < 0))
+        return -1;
+    return make_sum(o);
 }
 
 int parameter_place(const Operands *o, const char *name, npy_intp n, PyArrayObject **array,

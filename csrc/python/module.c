@@ -201,6 +201,7 @@ static const struct {
     [INTEGER] = {"normc._convert", "integer"},
     [FLAG] = {"normc._convert", "flag"},
     [WINDOW] = {"normc._convert", "is_onnx"},
+    [ACTIVATION] = {"normc._convert", "is_relu"},
     [SIZES] = {"normc._convert", "sizes"},
     [NUMBERS] = {"normc._convert", "numbers"},
     [GRADIENT] = {"normc._convert", "gradient"},

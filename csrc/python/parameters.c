@@ -19,7 +19,9 @@ typedef enum {
     TO_CORRECTION,
     TO_EPS,
     TO_AXIS,
-    TO_WINDOW
+    TO_WINDOW,
+    TO_ACTIVATION,
+    TO_RESIDUAL
 } Conversion;
 
 struct Parameter {
@@ -54,6 +56,8 @@ static const Parameter table[] = {
     {"beta", TO_DOUBLE, offsetof(Call, window.beta)},
     {"k", TO_DOUBLE, offsetof(Call, window.k)},
     {"window", TO_WINDOW, offsetof(Call, onnx_window)},
+    {"activation", TO_ACTIVATION, offsetof(Call, job.relu)},
+    {"residual", TO_RESIDUAL, 0},
     {"negative_slope", TO_DOUBLE, offsetof(Call, negative_slope)},
     {NULL, TO_X, 0},
 };
@@ -109,6 +113,11 @@ static int convert(Call *c, const Parameter *p, PyObject *o)
                                               : as_sizes(state, o, p->name, &c->axes);
     case TO_WINDOW:
         return as_window(state, o, p->name, field);
+    case TO_ACTIVATION:
+        return as_activation(state, o, p->name, field);
+    case TO_RESIDUAL:
+        c->residual = o;
+        return residual_convert(&c->o, o);
     }
     Py_UNREACHABLE();
 }

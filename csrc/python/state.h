@@ -45,6 +45,7 @@ enum {
     INTEGER,
     FLAG,
     WINDOW,
+    ACTIVATION,
     SIZES,
     NUMBERS,
     GRADIENT,
