@@ -23,6 +23,7 @@ _Array = NDArray[Any]
 _Axes = SupportsIndex | Sequence[SupportsIndex]
 _Mask = ArrayLike
 _L = TypeVar("_L", bound=_Tracking)
+_Activation = Literal["relu"] | None
 _Result = Any  # an ndarray, or with return_moments=True (ndarray, Moments)
 
 def batch_norm(
@@ -30,34 +31,35 @@ def batch_norm(
     weight: ArrayLike | None = None, bias: ArrayLike | None = None, training: bool = False,
     momentum: SupportsFloat = 0.1, eps: SupportsFloat = 1e-05, *, axis: SupportsIndex = 1,
     correction: Literal[0, 1] = 1, where: _Mask | None = None, out: _Array | None = None,
-    return_moments: bool = False) -> _Result: ...
+    return_moments: bool = False, activation: _Activation = None) -> _Result: ...
 def instance_norm(
     x: ArrayLike, /, running_mean: _Array | None = None, running_var: _Array | None = None,
     weight: ArrayLike | None = None, bias: ArrayLike | None = None, use_input_stats: bool = True,
     momentum: SupportsFloat = 0.1, eps: SupportsFloat = 1e-05, *, axis: SupportsIndex = 1,
     correction: Literal[0, 1] = 1, where: _Mask | None = None, out: _Array | None = None,
-    return_moments: bool = False) -> _Result: ...
+    return_moments: bool = False, activation: _Activation = None) -> _Result: ...
 def layer_norm(
     x: ArrayLike, /, normalized_shape: _Axes | None = None, weight: ArrayLike | None = None,
     bias: ArrayLike | None = None, eps: SupportsFloat = 1e-05, *, axis: _Axes | None = None,
-    where: _Mask | None = None, out: _Array | None = None,
-    return_moments: bool = False) -> _Result: ...
+    where: _Mask | None = None, out: _Array | None = None, return_moments: bool = False,
+    activation: _Activation = None, residual: ArrayLike | None = None) -> _Result: ...
 def rms_norm(
     x: ArrayLike, /, normalized_shape: _Axes | None = None, weight: ArrayLike | None = None,
     eps: SupportsFloat | None = None, *, axis: _Axes | None = None, where: _Mask | None = None,
-    out: _Array | None = None, return_moments: bool = False) -> _Result: ...
+    out: _Array | None = None, return_moments: bool = False, activation: _Activation = None,
+    residual: ArrayLike | None = None) -> _Result: ...
 def group_norm(
     x: ArrayLike, /, num_groups: SupportsIndex, weight: ArrayLike | None = None,
     bias: ArrayLike | None = None, eps: SupportsFloat = 1e-05, *, axis: SupportsIndex = 1,
-    where: _Mask | None = None, out: _Array | None = None,
-    return_moments: bool = False) -> _Result: ...
+    where: _Mask | None = None, out: _Array | None = None, return_moments: bool = False,
+    activation: _Activation = None) -> _Result: ...
 def switchable_norm(
-    x: ArrayLike, /, mean_weight: ArrayLike, var_weight: ArrayLike,
-    weight: ArrayLike | None = None, bias: ArrayLike | None = None,
-    running_mean: _Array | None = None, running_var: _Array | None = None, training: bool = False,
-    momentum: SupportsFloat = 0.1, eps: SupportsFloat = 1e-05, *, axis: SupportsIndex = 1,
-    correction: Literal[0, 1] = 0, out: _Array | None = None,
-    return_moments: bool = False) -> _Result: ...
+    x: ArrayLike, /, mean_weight: ArrayLike, var_weight: ArrayLike, weight: ArrayLike | None = None,
+    bias: ArrayLike | None = None, running_mean: _Array | None = None,
+    running_var: _Array | None = None, training: bool = False, momentum: SupportsFloat = 0.1,
+    eps: SupportsFloat = 1e-05, *, axis: SupportsIndex = 1, correction: Literal[0, 1] = 0,
+    out: _Array | None = None, return_moments: bool = False,
+    activation: _Activation = None) -> _Result: ...
 def local_response_norm(
     x: ArrayLike, /, size: SupportsIndex, alpha: SupportsFloat = 0.0001,
     beta: SupportsFloat = 0.75, k: SupportsFloat = 1.0, *, axis: SupportsIndex = 1,
@@ -170,6 +172,7 @@ class _Layer:
     def extra_repr(self) -> str: ...
 
 class _Affine(_Layer):
+    activation: _Activation
     weight: _Array | None
     bias: _Array | None
     weight_grad: _Array | None
@@ -199,7 +202,8 @@ class BatchNorm(_Tracking):
         affine: bool = True, track_running_stats: bool = True, *, bias: bool = True,
         axis: SupportsIndex = 1, correction: Literal[0, 1] = 1, dtype: DTypeLike = ...,
         on_single: Literal["error", "running"] = "error",
-        on_nonfinite: Literal["propagate", "skip", "raise"] = "propagate") -> None: ...
+        on_nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
+        activation: _Activation = None) -> None: ...
 
 class BatchNorm1d(BatchNorm): ...
 class BatchNorm2d(BatchNorm): ...
@@ -211,7 +215,8 @@ class _InstanceNorm(_Tracking):
         self, num_features: SupportsIndex, eps: float = 1e-05, momentum: float | None = 0.1,
         affine: bool = False, track_running_stats: bool = False, *, bias: bool = True,
         axis: SupportsIndex = 1, dtype: DTypeLike = ...,
-        on_nonfinite: Literal["propagate", "skip", "raise"] = "propagate") -> None: ...
+        on_nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
+        activation: _Activation = None) -> None: ...
 
 class InstanceNorm1d(_InstanceNorm): ...
 class InstanceNorm2d(_InstanceNorm): ...
@@ -228,7 +233,8 @@ class _SwitchableNorm(_Tracking):
         self, num_features: SupportsIndex, eps: float = 1e-05, momentum: float | None = 0.1,
         affine: bool = True, *, bias: bool = True, axis: SupportsIndex = 1,
         correction: Literal[0, 1] = 0, dtype: DTypeLike = ...,
-        on_nonfinite: Literal["propagate", "skip", "raise"] = "propagate") -> None: ...
+        on_nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
+        activation: _Activation = None) -> None: ...
 
 class SwitchableNorm1d(_SwitchableNorm): ...
 class SwitchableNorm2d(_SwitchableNorm): ...
@@ -242,9 +248,11 @@ class LayerNorm(_Affine):
     def axis(self) -> tuple[int, ...] | None: ...
     def __init__(
         self, normalized_shape: _Axes, eps: float = 1e-05, elementwise_affine: bool = True,
-        bias: bool = True, *, axis: _Axes | None = None, dtype: DTypeLike = ...) -> None: ...
+        bias: bool = True, *, axis: _Axes | None = None, dtype: DTypeLike = ...,
+        activation: _Activation = None) -> None: ...
 
 class RMSNorm(_Layer):
+    activation: _Activation
     weight: _Array | None
     weight_grad: _Array | None
     eps: float | None
@@ -256,7 +264,8 @@ class RMSNorm(_Layer):
     def axis(self) -> tuple[int, ...] | None: ...
     def __init__(
         self, normalized_shape: _Axes, eps: float | None = None, elementwise_affine: bool = True,
-        *, axis: _Axes | None = None, dtype: DTypeLike = ...) -> None: ...
+        *, axis: _Axes | None = None, dtype: DTypeLike = ...,
+        activation: _Activation = None) -> None: ...
 
 class GroupNorm(_Affine):
     affine: bool
@@ -269,7 +278,7 @@ class GroupNorm(_Affine):
     def __init__(
         self, num_groups: SupportsIndex, num_channels: SupportsIndex, eps: float = 1e-05,
         affine: bool = True, *, bias: bool = True, axis: SupportsIndex = 1,
-        dtype: DTypeLike = ...) -> None: ...
+        dtype: DTypeLike = ..., activation: _Activation = None) -> None: ...
 
 class LocalResponseNorm(_Layer):
     size: int

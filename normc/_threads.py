@@ -16,7 +16,7 @@ __all__ = ["get_num_threads", "set_num_threads", "threads"]
 def _number(n, name):
     if count(None, n, name) < 1:
         raise ValueError(f"{name} must be at least 1, but got {n}")
-    return min(count(None, n, name), _core.MAX_THREADS)
+    return min(count(None, n, name), _core._MAX_THREADS)
 
 
 def get_num_threads():

@@ -23,19 +23,19 @@ import normc
 SIGNATURES = {
     "batch_norm": "(x, /, running_mean=None, running_var=None, weight=None, bias=None, "
                   "training=False, momentum=0.1, eps=1e-05, *, axis=1, correction=1, where=None, "
-                  "out=None, return_moments=False)",
+                  "out=None, return_moments=False, activation=None)",
     "instance_norm": "(x, /, running_mean=None, running_var=None, weight=None, bias=None, "
                      "use_input_stats=True, momentum=0.1, eps=1e-05, *, axis=1, correction=1, "
-                     "where=None, out=None, return_moments=False)",
+                     "where=None, out=None, return_moments=False, activation=None)",
     "layer_norm": "(x, /, normalized_shape=None, weight=None, bias=None, eps=1e-05, *, axis=None, "
-                  "where=None, out=None, return_moments=False)",
+                  "where=None, out=None, return_moments=False, activation=None, residual=None)",
     "rms_norm": "(x, /, normalized_shape=None, weight=None, eps=None, *, axis=None, where=None, "
-                "out=None, return_moments=False)",
+                "out=None, return_moments=False, activation=None, residual=None)",
     "group_norm": "(x, /, num_groups, weight=None, bias=None, eps=1e-05, *, axis=1, where=None, "
-                  "out=None, return_moments=False)",
+                  "out=None, return_moments=False, activation=None)",
     "switchable_norm": "(x, /, mean_weight, var_weight, weight=None, bias=None, running_mean=None, "
                        "running_var=None, training=False, momentum=0.1, eps=1e-05, *, axis=1, "
-                       "correction=0, out=None, return_moments=False)",
+                       "correction=0, out=None, return_moments=False, activation=None)",
     "local_response_norm": "(x, /, size, alpha=0.0001, beta=0.75, k=1.0, *, axis=1, "
                            "window='torch', out=None)",
     "standardize": "(x, /, axis=None, *, eps=0.0, where=None, out=None, return_moments=False)",

@@ -248,7 +248,7 @@ static int module_exec(PyObject *module)
     if (PyArray_ImportNumPyAPI() < 0 || blocks_init() < 0 ||
         import_all(PyModule_GetState(module)) < 0 ||
         PyModule_AddStringConstant(module, "__version__", NORMC_VERSION) < 0 ||
-        PyModule_AddIntConstant(module, "MAX_THREADS", MAX_THREADS) < 0 ||
+        PyModule_AddIntConstant(module, "_MAX_THREADS", MAX_THREADS) < 0 ||
         add_functions(module) < 0)
         return -1;
     return add_batchnorm(module);
