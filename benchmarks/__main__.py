@@ -1,11 +1,14 @@
 """Times norms beside their peers, after a check of every result."""
 
+import argparse
 import os
 
-for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ[name] = "1"
+early = argparse.ArgumentParser(add_help=False)
+early.add_argument("--threads", type=int, default=1, help="of every contender (default 1)")
+THREADS = early.parse_known_args()[0].threads
+for name in ("NORMC", "OMP", "OPENBLAS", "MKL"):  # which they read when they are imported
+    os.environ[f"{name}_NUM_THREADS"] = str(THREADS)
 
-import argparse
 import platform
 import sys
 import warnings
@@ -22,7 +25,8 @@ HERE = Path(__file__).parent
 
 
 def arguments():
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__,
+                                     parents=[early])
     parser.add_argument("names", nargs="*", help="cases whose label or network contains one of "
                         "these; `growth`: rows of 1,024 from 4 KB to 1 GB")
     parser.add_argument("--seconds", type=float, default=2, help="for each case (default 2)")
@@ -55,7 +59,7 @@ def machine():
     config = normc.show_config(mode="dict")
     return {"cpu": model, "cores": os.cpu_count(), "used": config["cpu"]["used"],
             "compiler": config["compiler"], "python": platform.python_version(),
-            **peers.versions()}
+            **peers.versions(), "threads": THREADS}
 
 
 def run_all(several, options, console):
@@ -67,7 +71,7 @@ def run_all(several, options, console):
         task = progress.add_task("", total=len(several))
         for case in several:
             progress.update(task, description=case.label)
-            result = measure.run(case, options.seconds, without)
+            result = measure.run(case, options.seconds, without, THREADS)
             if result is None:
                 console.print(f"{case.label} needs ml_dtypes")
             else:
@@ -85,7 +89,7 @@ def main():
     some, grown = chosen(options.names)
     if not some and not grown:
         sys.exit("no such case; there are: " + ", ".join(c.label for c in cases.CASES))
-    console.print(", ".join(f"{key} {value}" for key, value in about.items()) + "; one thread\n")
+    console.print(", ".join(f"{key} {value}" for key, value in about.items()) + "\n")
     results = run_all(some, options, console)
     growth = run_all(grown, options, console)
     for part in filter(None, (results, growth)):
@@ -97,7 +101,7 @@ def main():
         parts = filter(None, (results, growth))
         Path(options.markdown).write_text("\n".join(map(report.markdown, parts)))
     if options.pictures:
-        title = f"one thread, {about['cpu']}"
+        title = f"{THREADS} thread{'s' * (THREADS > 1)}, {about['cpu']}"
         if results:
             report.picture_of_peers(Path(options.pictures, "peers.png"), results, title)
         if growth:

@@ -9,7 +9,10 @@ from . import check, peers
 from .cases import draw
 
 
-def run(case, budget, without=()):
+PAUSE = 0.005  # seconds: OpenMP's threads look for work longer than others
+
+
+def run(case, budget, without=(), threads=1):
     """name -> {"min", "median": microseconds, "error"}, or None where the dtype is missing.
 
     The contenders are those of `peers`, and "copy": the limit, the same bytes from one warm array
@@ -27,7 +30,7 @@ def run(case, budget, without=()):
     calls |= {name: call for name, (call, _) in entries.items()}
     return {name: {"min": min(t) * 1e6, "median": statistics.median(t) * 1e6,
                    "error": errors.get(name)}
-            for name, t in compete(calls, budget).items()}
+            for name, t in compete(calls, budget, PAUSE * (threads > 1)).items()}
 
 
 def seconds(call, repeats):
@@ -37,17 +40,23 @@ def seconds(call, repeats):
     return (time.perf_counter() - start) / repeats
 
 
-def compete(calls, budget):
+def compete(calls, budget, pause=0):
     """name -> seconds of each round. Rounds take turns, so that all share the machine's moods; who
-    takes most of the time is left out after a few rounds, for the others to have more."""
+    takes most of the time is left out after a few rounds, for the others to have more. Before each
+    there is a pause, for threads that wait for another call of theirs to fall asleep, and then a
+    call that is not timed."""
     once = {name: seconds(call, 2) for name, call in calls.items()}
-    repeats = {name: max(1, int(2e-4 / max(t, 1e-9))) for name, t in once.items()}
+    stretch = 1e-3 if pause else 2e-4
+    repeats = {name: max(1, int(stretch / max(t, 1e-9))) for name, t in once.items()}
     times = {name: [] for name in calls}
     spent, least = dict.fromkeys(calls, 0.0), 5
     end = time.perf_counter() + budget
     while time.perf_counter() < end or min(map(len, times.values())) < least:
         for name, call in calls.items():
             if len(times[name]) < least or spent[name] <= budget / 4:
+                if pause:
+                    time.sleep(pause)
+                    call()
                 times[name].append(seconds(call, repeats[name]))
                 spent[name] += times[name][-1] * repeats[name]
         if all(s > budget / 4 for s in spent.values()):

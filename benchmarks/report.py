@@ -15,12 +15,6 @@ def ours(result):
     return result["normc" if "normc" in result else "fresh"]
 
 
-def like_with_like(case, result):
-    """Peers return new arrays: so does normc, but where those cost more than the norm."""
-    big = result["bytes"] > 32 << 20
-    return ours(result) if big else result["fresh"]
-
-
 def best_peer(result):
     there = [(result[name]["min"], name) for name in PEERS if name in result]
     return min(there) if there else (None, None)
@@ -30,38 +24,46 @@ def number(value):
     return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:,.0f}"
 
 
-COLUMNS = ("copy", "out=", "fresh", *PEERS, "of copy", "x best", "error")
+def columns(results):
+    some = ["alone"] * any("alone" in result for _, result in results)
+    return ["copy", "out=", "fresh", *some, *PEERS, "of copy", "x best", *(["x alone"] * len(some)),
+            "error"]
 
 
-def row(case, result):
-    """The cells of a case, after its name."""
-    cells = [number(result[name]["min"]) if name in result else "" for name in
-             ("copy", *OURS, *PEERS)]
-    time, _ = best_peer(result)
-    cells.append(f"{result['copy']['min'] / ours(result)['min']:.2f}")
-    cells.append(f"{time / like_with_like(case, result)['min']:.2f}" if time else "")
-    worst = max(result[name]["error"] for name in OURS if name in result)
-    return [*cells, f"{worst:.2f}"]
+def row(result):
+    """Column -> cell."""
+    fresh, (time, _) = result["fresh"]["min"], best_peer(result)
+    cells = {name: number(r["min"]) for name, r in result.items() if isinstance(r, dict)}
+    cells["out="] = cells.pop("normc", "")
+    cells["of copy"] = f"{result['copy']['min'] / ours(result)['min']:.2f}"
+    cells["x best"] = f"{time / fresh:.2f}" if time else ""
+    cells["x alone"] = f"{result['alone']['min'] / fresh:.2f}" if "alone" in result else ""
+    cells["error"] = f"{max(result[n]['error'] for n in OURS if n in result):.2f}"
+    return cells
 
 
 def table(results):
     """For the terminal; results: (case, result) of each."""
     shown = Table(box=None, pad_edge=False, header_style="bold")
     shown.add_column("microseconds, minimum", no_wrap=True)
-    for name in COLUMNS:
+    for name in columns(results):
         shown.add_column(name, justify="right", no_wrap=True)
     for case, result in results:
-        cells = row(case, result)
-        behind = cells[-2] and float(cells[-2]) < 1
-        shown.add_row(f"{case.label} [dim]{case.network}[/dim]", *cells[:-2],
-                      f"[red]{cells[-2]}[/red]" if behind else cells[-2], cells[-1])
+        cells = row(result)
+        for name in ("x best", "x alone"):
+            if cells[name] and float(cells[name]) < 1:
+                cells[name] = f"[red]{cells[name]}[/red]"
+        shown.add_row(f"{case.label} [dim]{case.network}[/dim]",
+                      *(cells.get(name, "") for name in columns(results)))
     return shown
 
 
 def markdown(results):
-    lines = ["| | network | " + " | ".join(COLUMNS) + " |", "|---|---|" + "---:|" * len(COLUMNS)]
+    names = columns(results)
+    lines = ["| | network | " + " | ".join(names) + " |", "|---|---|" + "---:|" * len(names)]
     for case, result in results:
-        lines.append(f"| {case.label} | {case.network} | " + " | ".join(row(case, result)) + " |")
+        cells = [row(result).get(name, "") for name in names]
+        lines.append(f"| {case.label} | {case.network} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 
@@ -103,7 +105,7 @@ def picture_of_peers(path, results, title):
     """Each peer's time over normc's: who is left of 1 is faster."""
     figure, axes = _figure(11, 0.27 * len(results) + 1.6)
     for y, (case, result) in enumerate(results):
-        time = like_with_like(case, result)["min"]
+        time = result["fresh"]["min"]
         axes.plot([0.3, 300], [y, y], color="#eeeeee", lw=0.8, zorder=0)
         for name in PEERS:
             if name in result:
@@ -114,7 +116,7 @@ def picture_of_peers(path, results, title):
         axes.plot([], [], "o", color=COLOURS[name], label=name)
     axes.plot([], [], "|", color="#555555", ms=11, mew=2, label="a copy of x")
     axes.set(xscale="log", xlim=(0.1, 300), ylim=(len(results) - 0.4, -0.6),
-             xlabel="time / normc's time, one thread")
+             xlabel="time / normc's time")
     axes.set_yticks(range(len(results)), [case.label for case, _ in results], fontsize=8)
     axes.set_xticks([0.1, 0.3, 1, 3, 10, 30, 100], ["0.1", "0.3", "1", "3", "10", "30", "100"])
     axes.tick_params(left=False)

@@ -1,8 +1,9 @@
-"""The formulas compiled by JAX, on one thread."""
+"""The formulas compiled by JAX, on one thread or on all."""
 
 import os
 
-os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false")
+if os.environ.get("OMP_NUM_THREADS", "1") == "1":
+    os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import numpy as np

@@ -1,4 +1,5 @@
-"""normc: into an existing array ("normc"), and returning a new one ("fresh")."""
+"""normc: into an existing array ("normc"), and returning a new one ("fresh"); where calls share
+their work among threads, the latter on one, too ("alone")."""
 
 import normc
 
@@ -16,10 +17,17 @@ def calls(case, data):
     if case.backward:
         forward, its_args, its_keywords = _call(case, data, backward=False)
         _, moments = forward(*its_args, **its_keywords, return_moments=True)
-        return {"fresh": lambda: function(*args, moments=moments, **keywords)}
+        return alone({"fresh": lambda: function(*args, moments=moments, **keywords)})
     out = data.x.copy()
-    return {"normc": lambda: function(*args, out=out, **keywords),
-            "fresh": lambda: function(*args, **keywords)}
+    return alone({"normc": lambda: function(*args, out=out, **keywords),
+                  "fresh": lambda: function(*args, **keywords)})
+
+
+def alone(calls):
+    if normc.get_num_threads() == 1:
+        return calls
+    several = calls["fresh"]
+    return {**calls, "alone": normc.threads(1)(lambda: several())}
 
 
 def _call(case, data, backward=None):

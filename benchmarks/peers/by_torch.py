@@ -1,13 +1,15 @@
 """torch.nn.functional, eager and compiled ("compiled"), which always returns new tensors; its
 gradients by autograd, whose graph is kept."""
 
+import os
+
 import numpy as np
 
 try:
     import torch
     import torch.nn.functional as F
 
-    torch.set_num_threads(1)
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
 except ImportError:
     torch = None
 

@@ -1,4 +1,4 @@
-/* Memory of large results: huge pages, and the blocks of arrays that are gone, kept for the next. */
+/* Memory of large results: huge pages, and blocks of arrays that are gone, kept for the next. */
 #ifndef NORMC_BLOCKS_H
 #define NORMC_BLOCKS_H
 #include "state.h"
