@@ -244,6 +244,7 @@ static void after_fork_in_child(void)
     atomic_store(&pool.state, 0);
     atomic_store(&pool.asleep, 0);
     atomic_store(&pool.waiting, 0);
+    atomic_store(&pool.ending, 0); /* another thread may have been about to fork, too */
     pool.made = 0;
 }
 

@@ -1,6 +1,7 @@
 """How many CPUs this process may use: of the affinity mask and the control groups."""
 
 import os
+import re
 from pathlib import Path
 
 
@@ -16,22 +17,33 @@ def cpus(proc="/proc/self"):
 def quotas(proc):
     """Of the process's own groups and their ancestors, in CPUs, rounded up; those that have one."""
     try:
-        mounts = [line.split() for line in (proc / "mountinfo").read_text().splitlines()]
-        groups = [line.split(":", 2) for line in (proc / "cgroup").read_text().splitlines()]
-    except (OSError, ValueError):
+        mounts, groups = _lines(proc / "mountinfo"), _lines(proc / "cgroup")
+    except OSError:
         return
-    for fields in mounts:
-        kind, options = fields[fields.index("-") + 1], fields[-1].split(",")
-        for number, controllers, path in (group for group in groups if len(group) == 3):
+    for mount in mounts:
+        place, _, what = (part.split(" ") for part in mount.partition(" - "))
+        if len(place) < 6 or len(what) < 3:
+            continue  # no mount that we know how to read
+        kind, options = what[0], what[2].split(",")
+        for number, controllers, path in (g.split(":", 2) for g in groups if g.count(":") > 1):
             if kind == "cgroup2" and number == "0" and not controllers:
-                yield from _limits(fields, path, _v2)
+                yield from _limits(place, path, _v2)
             elif kind == "cgroup" and "cpu" in options and "cpu" in controllers.split(","):
-                yield from _limits(fields, path, _v1)
+                yield from _limits(place, path, _v1)
+
+
+def _lines(file):
+    return os.fsdecode(file.read_bytes()).split("\n")
+
+
+def _unescaped(path):
+    """Spaces and the like are octal numbers in the table of mounts."""
+    return re.sub(r"\\([0-7]{3})", lambda digits: chr(int(digits[1], 8)), path)
 
 
 def _limits(mount, path, read):
     """From the group's own folder up to where the tree is mounted."""
-    root, top = mount[3].rstrip("/"), Path(mount[4])
+    root, top = _unescaped(mount[3]).rstrip("/"), Path(_unescaped(mount[4]))
     inside = path[len(root):] if path == root or path.startswith(root + "/") else ""
     folder = top / inside.lstrip("/")
     if ".." in folder.parts:  # the group is outside of what is mounted

@@ -7,16 +7,19 @@ from contextlib import ContextDecorator
 from threading import local
 
 from . import _core
-from ._fields import count
+from ._convert import integer
 from ._quota import cpus
 
 __all__ = ["get_num_threads", "set_num_threads", "threads"]
 
 
 def _number(n, name):
-    if count(None, n, name) < 1:
-        raise ValueError(f"{name} must be at least 1, but got {n}")
-    return min(count(None, n, name), _core._MAX_THREADS)
+    if isinstance(n, bool):
+        raise TypeError(f"{name} must be an integer, not bool")
+    number = integer(n, name)
+    if number < 1:
+        raise ValueError(f"{name} must be at least 1, but got {number}")
+    return min(number, _core._MAX_THREADS)
 
 
 def get_num_threads():

@@ -123,4 +123,5 @@ void check_norms(void);     /* norms.c */
 void check_bends(void);     /* elementwise.c */
 void check_windows(void);   /* elementwise.c */
 void check_gradients(void); /* gradients.c */
+void check_pool(void);      /* pool.c */
 #endif
