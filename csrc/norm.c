@@ -261,12 +261,19 @@ static int keeps(const Work *w, const Plan *p)
            w->batch * p->runs * p->n * arithsize(w->t->dtype) <= (ptrdiff_t)sizeof(Scratch);
 }
 
+/* The plan knows of the sum. */
+static int terms_aligned(const Tensors *s)
+{
+    const ptrdiff_t bits = (ptrdiff_t)((uintptr_t)s->x | (uintptr_t)s->g);
+    return (bits & (itemsize(s->dtype) - 1)) == 0;
+}
+
 /* Is x made item by item? Rows that lie alike in all three; else, before anything is taken. */
 static int adds(const Work *w, const Plan *p)
 {
     const Tensors *s = w->job->sum, *t = w->t;
     if (!s || p->form != ROWS || p->pack || w->inside > 1 || s->swapped || s->gswapped ||
-        s->gdtype != s->dtype)
+        s->gdtype != s->dtype || !terms_aligned(s))
         return 0;
     for (int i = 0; i < t->ndim; i++)
         if (t->shape[i] > 1 && (s->xstep[i] != t->xstep[i] || s->gstep[i] != t->xstep[i]))

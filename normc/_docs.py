@@ -174,8 +174,8 @@ def layer_norm(x, /, normalized_shape=None, weight=None, bias=None, eps=1e-5, *,
     activation : {"relu"}, optional
         Applied to the result, as `relu` would, in the same pass.
     residual : array_like of x's shape and dtype, optional
-        Added to x before it is normalised, in the same pass; the sum, rounded as any, is returned
-        beside the result.
+        Added to x before it is normalised; the sum, rounded as any, is returned beside the result.
+        In the same pass where the last axes are normalised and both arrays are dense.
 
     Returns
     -------
@@ -237,8 +237,8 @@ def rms_norm(x, /, normalized_shape=None, weight=None, eps=None, *, axis=None, w
     activation : {"relu"}, optional
         Applied to the result, as `relu` would, in the same pass.
     residual : array_like of x's shape and dtype, optional
-        Added to x before it is normalised, in the same pass; the sum, rounded as any, is returned
-        beside the result.
+        Added to x before it is normalised; the sum, rounded as any, is returned beside the result.
+        In the same pass where the last axes are normalised and both arrays are dense.
 
     Returns
     -------

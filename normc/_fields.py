@@ -31,8 +31,8 @@ momentum = optional(finite)
 
 
 def activation(layer, value, name):
-    """None or a word that `normc._convert.is_relu` knows."""
-    return value if value is None or _convert.is_relu(value, name) else None
+    """None or the word that `normc._convert.is_relu` knows: as itself, for the repr."""
+    return "relu" if value is not None and _convert.is_relu(value, name) else None
 
 
 def eps(layer, value, name):

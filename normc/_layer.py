@@ -169,7 +169,8 @@ class Layer:
         """The gradient of x, from that of the result; those of the parameters are added up.
 
         A call in training mode remembers what it was of, by reference and without a copy: do not
-        change x, where or the parameters before `backward`. Afterwards the layer holds nothing.
+        change x, where or the parameters before `backward`, nor, of a layer with an activation, the
+        result. Afterwards the layer holds nothing.
 
         Parameters
         ----------

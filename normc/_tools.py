@@ -216,7 +216,8 @@ def fold_batch_norm(weight, bias, bn):
     """Folds what a BatchNorm does in evaluation into the layer before it.
 
     That layer computes ``y = weight @ x + bias`` or a convolution; with the folded weight and bias
-    it computes ``bn(y)``, in evaluation or frozen, whatever its mode is now.
+    it computes ``bn(y)``, in evaluation or frozen, whatever its mode is now. An activation cannot
+    be folded: set it to None before, and call `relu` after that layer.
 
     Parameters
     ----------
@@ -238,7 +239,7 @@ def fold_batch_norm(weight, bias, bn):
     TypeError
         weight or bias has a dtype that is not supported, or bn is no BatchNorm.
     ValueError
-        A shape does not fit bn, or that has no running statistics.
+        A shape does not fit bn, or that has no running statistics, or an activation.
 
     Examples
     --------
@@ -256,6 +257,9 @@ def fold_batch_norm(weight, bias, bn):
         raise TypeError(f"bn must be a BatchNorm, not {type(bn).__name__}")
     if bn.running_mean is None or bn.running_var is None:
         raise ValueError("bn has no running statistics")
+    if bn.activation is not None:
+        raise ValueError(f"bn has activation {bn.activation!r}, which no weight and bias can hold: "
+                         "set it to None, and apply it to what the folded layer computes")
     weight, shape = numbers(detached(weight), "weight"), (bn.num_features,)
     bias = np.zeros(shape) if bias is None else numbers(detached(bias), "bias")
     if weight.shape[:1] != shape or bias.shape != shape:

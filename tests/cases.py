@@ -89,8 +89,8 @@ class Case:
         others = [i for i in range(len(self.shape)) if i not in self.axes]
         return bound.widen(self.grouped(np.expand_dims(p, others)))
 
-    def check(self, y, x, weight=None, bias=None, eps=1e-5, where=None):
-        """y is what this norm makes of x, within the published bound."""
+    def check(self, y, x, weight=None, bias=None, eps=1e-5, where=None, relu=False):
+        """y is what this norm, or ReLU of it, makes of x, within the published bound."""
         assert isinstance(y, np.ndarray) and y.shape == x.shape == self.shape
         arithmetic = np.float64 if bound.name(y.dtype) == "float64" else np.float32
         w = self.along(weight if "weight" in self.takes else None, 1, arithmetic)
@@ -102,6 +102,7 @@ class Case:
         allowed = bound.tolerance(y.dtype, exact, b, w, mean, sigma)
         if where is not None:
             exact, allowed = np.where(where, exact, 0), np.where(where, allowed, 0)
+        exact = np.maximum(exact, 0) if relu else exact
         bound.assert_within(self.grouped(y), exact, allowed, y.dtype)
 
 

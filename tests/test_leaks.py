@@ -25,7 +25,8 @@ WIDE_OUT, FOUR, THREE = np.zeros(X.shape), np.ones(4), np.ones(3)
 LAYER = normc.BatchNorm1d(4)
 LAYERS = [LAYER, normc.BatchNorm1d(4, on_nonfinite="skip").freeze(),
           normc.InstanceNorm1d(4, affine=True, track_running_stats=True), normc.LayerNorm(5),
-          normc.GroupNorm(2, 4)]
+          normc.GroupNorm(2, 4), normc.BatchNorm1d(4, activation="relu"),
+          normc.LayerNorm(5, activation="relu")]
 SPOILED = X * np.float32(np.nan)
 STRICT = normc.BatchNorm1d(4, on_nonfinite="raise")
 BAD_X = np.zeros(3, complex)
@@ -80,6 +81,10 @@ CALLS = {
     "layer_norm swapped": lambda: normc.layer_norm(X.astype(">f4"), axis=(1, -1)),
     "layer_norm masked": lambda: normc.layer_norm(np.ma.array(X, mask=WHERE), where=WHERE),
     "layer_norm overlap": lambda: normc.layer_norm(OUT[1:], out=OUT[:-1]),
+    "layer_norm residual": lambda: normc.layer_norm(X, residual=X, return_moments=True),
+    "layer_norm residual out": lambda: normc.layer_norm(X, residual=OUT[::-1], out=OUT,
+                                                        activation="relu"),
+    "rms_norm residual list": lambda: normc.rms_norm([[1, 2]], residual=[[1, 2]]),
     "batch_norm": lambda: normc.batch_norm(X, MEAN, VAR, FOUR, None, True, return_moments=True),
     "batch_norm eval": lambda: normc.batch_norm(X, MEAN, VAR, VAR.copy(), out=OUT),
     "instance_norm": lambda: normc.instance_norm(X, MEAN, VAR, where=WHERE, return_moments=True),
@@ -111,6 +116,9 @@ CALLS = {
     "bad out dtype": fails(lambda: normc.group_norm(X, 2, out=WIDE_OUT)),
     "bad where": fails(lambda: normc.layer_norm(X, where=WHERE[0, 0, :2])),
     "bad where dtype": fails(lambda: normc.layer_norm(X, where=X)),
+    "bad residual": fails(lambda: normc.layer_norm(X, residual=X[:2], out=OUT)),
+    "bad residual dtype": fails(lambda: normc.rms_norm(X, residual=WIDE_OUT, where=WHERE)),
+    "bad activation": fails(lambda: normc.group_norm(X, 2, activation="gelu")),
     "bad running": fails(lambda: normc.batch_norm(X, MEAN, VAR[:3], training=True)),
     "shared running": fails(lambda: normc.batch_norm(X, MEAN, MEAN, training=True)),
     "bad logits": fails(lambda: normc.switchable_norm(X, [1, 2, 3], [1, 2], training=True)),
@@ -120,6 +128,7 @@ CALLS = {
     "refused size": fails(lambda: normc.layer_norm(X, REFUSING)),
     "refused sizes": fails(lambda: normc.layer_norm(X, axis=(1, REFUSING))),
     "refused array": fails(lambda: normc.layer_norm(X, 5, REFUSING)),
+    "refused residual": fails(lambda: normc.layer_norm(X, residual=REFUSING)),
     "refused x": fails(lambda: normc.layer_norm(REFUSING)),
     "bad layer": fails(lambda: normc.BatchNorm(4, eps=-1)),
     "bad init": fails(lambda: LAYER.__init__(-4)),

@@ -153,8 +153,8 @@ int operands_take(Operands *o)
     t->gstep = (const ptrdiff_t *)o->grad_steps;
     if (o->given && (take_out(o) < 0 || refuse_overlap(o) < 0)) /* which runs normc's Python */
         return -1;
-    if (take_x(o) < 0 || (o->where && take_where(o) < 0) || (o->grad && take_grad(o) < 0) ||
-        (o->residual && take_residual(o) < 0))
+    if (take_x(o) < 0 || (o->residual && take_residual(o) < 0) || /* whose mask is in where */
+        (o->where && take_where(o) < 0) || (o->grad && take_grad(o) < 0))
         return -1;
     return o->given ? take_out(o) : 0;
 }
