@@ -1,7 +1,7 @@
 /* The pool. All that its threads agree by is one word, `state`: how many may still join the job,
  * and how many are at work on it. Nobody waits for one that is late: the caller lets no more join
  * when no items are left, and waits for those that have. */
-#define _DEFAULT_SOURCE
+#define _GNU_SOURCE
 #include "threads.h"
 #include "cpu.h"
 #include <errno.h>
@@ -25,7 +25,7 @@ typedef struct {
     pthread_mutex_t lock; /* for what follows, to sleep by */
     pthread_cond_t wake, done;
     atomic_uint state;
-    atomic_int asleep, waiting, ending;
+    atomic_int asleep, waiting, ending, caller_cpu;
     int made;
     pthread_t threads[MAX_THREADS];
     atomic_long ids[MAX_THREADS]; /* the system's */
@@ -150,6 +150,30 @@ static int join_job(void)
     return 1;
 }
 
+/* To the caller, or to who it wakes, a processor that has slept may look taken (virtual ones do),
+ * and then both are on one: of no use. */
+static void leave_caller(void)
+{
+#ifdef __linux__
+    const int cpu = sched_getcpu();
+    cpu_set_t before, others;
+    if (cpu < 0 || cpu != atomic_load(&pool.caller_cpu) || cpu >= CPU_SETSIZE ||
+        sched_getaffinity(0, sizeof before, &before) != 0)
+        return;
+    others = before;
+    CPU_CLR(cpu, &others);
+    if (CPU_COUNT(&others) && sched_setaffinity(0, sizeof others, &others) == 0)
+        sched_setaffinity(0, sizeof before, &before);
+#endif
+}
+
+static void note_caller(void)
+{
+#ifdef __linux__
+    atomic_store(&pool.caller_cpu, sched_getcpu());
+#endif
+}
+
 /* Until there is a job, or the end. */
 static void sleep_on(void)
 {
@@ -159,6 +183,7 @@ static void sleep_on(void)
         pthread_cond_wait(&pool.wake, &pool.lock);
     atomic_fetch_sub(&pool.asleep, 1);
     pthread_mutex_unlock(&pool.lock);
+    leave_caller();
 }
 
 static void *live(void *own)
@@ -283,6 +308,7 @@ static void invite(unsigned places)
     atomic_store(&pool.state, places * PLACE);
     if (atomic_load(&pool.asleep) == 0)
         return;
+    note_caller();
     pthread_mutex_lock(&pool.lock);
     for (unsigned i = 0; i < places; i++)
         pthread_cond_signal(&pool.wake);
