@@ -48,6 +48,10 @@ static atomic_int limit = 1;
 static _Thread_local int own_limit;
 static _Thread_local int forking;
 
+/* When a call ended that threads might have shared; this thread's is one. */
+static atomic_long last_end;
+static _Thread_local int timed;
+
 /* Both sides look for so long before they sleep: to be woken takes as long. */
 enum { SPIN_NS = 50000 };
 
@@ -161,7 +165,7 @@ static void leave_caller(void)
         sched_getaffinity(0, sizeof before, &before) != 0)
         return;
     others = before;
-    CPU_CLR(cpu, &others);
+    CPU_CLR((size_t)cpu, &others);
     if (CPU_COUNT(&others) && sched_setaffinity(0, sizeof others, &others) == 0)
         sched_setaffinity(0, sizeof before, &before);
 #endif
@@ -334,13 +338,8 @@ static void finish_job(void)
     }
 }
 
-void parallel(int n, ptrdiff_t items, Worker *worker, void *context)
+static void share_out(int most, ptrdiff_t items, Worker *worker, void *context)
 {
-    const int most = items < n ? (int)items : n;
-    if (most < 2 || pthread_mutex_trylock(&pool.use) != 0) {
-        worker(context, &(Share){.last = items, .alone = 1});
-        return;
-    }
     const int others = make(most - 1) < most - 1 ? pool.made : most - 1;
     pool.worker = worker;
     pool.context = context;
@@ -351,7 +350,19 @@ void parallel(int n, ptrdiff_t items, Worker *worker, void *context)
     invite((unsigned)others);
     work(0);
     finish_job();
-    pthread_mutex_unlock(&pool.use);
+}
+
+void parallel(int n, ptrdiff_t items, Worker *worker, void *context)
+{
+    const int most = items < n ? (int)items : n;
+    if (most > 1 && pthread_mutex_trylock(&pool.use) == 0) {
+        share_out(most, items, worker, context);
+        pthread_mutex_unlock(&pool.use);
+    } else {
+        worker(context, &(Share){.last = items, .alone = 1});
+    }
+    if (timed)
+        atomic_store_explicit(&last_end, now(), memory_order_relaxed);
 }
 
 /* ---- how many ------------------------------------------------------------------------ */
@@ -380,10 +391,8 @@ void threads_set_own_limit(int n)
  * follow each other so closely that it will be awake for the next. */
 static int worth_waking(ptrdiff_t bytes)
 {
-    enum { LONG = 1 << 22, BYTES_PER_NS = 16 };
-    static _Atomic long before;
-    const long t = now(), gap = t - atomic_exchange_explicit(&before, t, memory_order_relaxed);
-    return bytes >= LONG || gap < SPIN_NS + bytes / BYTES_PER_NS;
+    enum { LONG = 1 << 22 };
+    return bytes >= LONG || now() - atomic_load_explicit(&last_end, memory_order_relaxed) < SPIN_NS;
 }
 
 enum { EACH = 1 << 17 };
@@ -398,7 +407,8 @@ int threads_for(ptrdiff_t bytes)
 {
     const ptrdiff_t each = atomic_load_explicit(&least, memory_order_relaxed);
     const int most = own_limit ? own_limit : threads_limit();
-    if (bytes / 2 < each || most < 2 || (each == EACH && !worth_waking(bytes)))
+    timed = bytes / 2 >= each && most > 1;
+    if (!timed || (each == EACH && !worth_waking(bytes)))
         return 1;
     return bytes / each < most ? (int)(bytes / each) : most;
 }
