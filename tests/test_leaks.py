@@ -25,8 +25,8 @@ WIDE_OUT, FOUR, THREE = np.zeros(X.shape), np.ones(4), np.ones(3)
 LAYER = normc.BatchNorm1d(4)
 LAYERS = [LAYER, normc.BatchNorm1d(4, on_nonfinite="skip").freeze(),
           normc.InstanceNorm1d(4, affine=True, track_running_stats=True), normc.LayerNorm(5),
-          normc.GroupNorm(2, 4), normc.BatchNorm1d(4, activation="relu"),
-          normc.LayerNorm(5, activation="relu")]
+          normc.GroupNorm(2, 4)]
+ACTIVATED = [normc.BatchNorm1d(4, activation="relu"), normc.LayerNorm(5, activation="relu")]
 SPOILED = X * np.float32(np.nan)
 STRICT = normc.BatchNorm1d(4, on_nonfinite="raise")
 BAD_X = np.zeros(3, complex)
@@ -58,8 +58,8 @@ def fails(call):
     return failing
 
 
-def there_and_back():
-    for layer in LAYERS:
+def there_and_back(layers):
+    for layer in layers:
         layer(X, where=WHERE)
         layer.backward(OUT)
         layer(X, out=OUT)
@@ -99,7 +99,8 @@ CALLS = {
     "prelu": lambda: normc.prelu(X, VAR),
     "float16": lambda: normc.layer_norm(X.astype(np.float16)),
     "layer": lambda: LAYER(X, where=WHERE, out=OUT),
-    "layers and back": there_and_back,
+    "layers and back": lambda: there_and_back(LAYERS),
+    "activated layers and back": lambda: there_and_back(ACTIVATED),
     "nonfinite": fails(lambda: STRICT(SPOILED)),
     "new layer": lambda: normc.BatchNorm2d(3, bias=False),
     "state_dict": lambda: LAYER.load_state_dict(LAYER.state_dict()),
