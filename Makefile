@@ -21,7 +21,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 SOURCES := setup.py pyproject.toml $(shell find csrc -type f)
 
-.PHONY: demo train test oldest bench kernels core sanitize lint format clean
+.PHONY: demo train test oldest bench kernels core sanitize race lint format clean
 
 demo: .venv/demo
 	$(BIN)/python examples/demo.py
@@ -85,6 +85,19 @@ sanitize: .venv/test
 	    ASAN_OPTIONS=detect_leaks=0:halt_on_error=1:allocator_may_return_null=1 \
 	    UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 LD_PRELOAD="$(RUNTIME)" \
 	    $(BIN)/python -m pytest --capture=sys $(PYTEST_ARGS)
+
+# Calls that share their work, for races: no report is allowed. Without the forks, since the runtime
+# gives up where a child of several threads makes others; halves are for the core alone. Its shadow
+# memory asks for addresses that are not random.
+RACE := build/race
+race: .venv/test
+	$(MAKE) -C tests/core OUT=$(CURDIR)/$(RACE)/core CC=gcc SANITIZE=thread RUN='setarch -R' \
+	    ARGS=races run
+	NORMC_SANITIZE=thread CC=gcc $(BIN)/python setup.py --quiet build \
+	    --build-base $(RACE) --build-lib $(RACE)/lib
+	NORMC_SANITIZE=thread PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/$(RACE)/lib \
+	    TSAN_OPTIONS=halt_on_error=1 setarch -R env LD_PRELOAD=$(shell gcc -print-file-name=libtsan.so) \
+	    $(BIN)/python -m pytest --capture=sys tests/test_threads.py -k 'not small and not float16'
 
 C_FILES = $(shell find csrc tests/core -name '*.[ch]' -o -name '*.inc')
 lint: .venv/python

@@ -1,7 +1,7 @@
 """Builds normc._core. Everything else about the package is in pyproject.toml.
 
 NORMC_DEV=1 in the environment turns warnings on and into errors, NORMC_SANITIZE=1 builds with
-AddressSanitizer and UndefinedBehaviorSanitizer.
+AddressSanitizer and UndefinedBehaviorSanitizer, NORMC_SANITIZE=thread with ThreadSanitizer.
 """
 
 import os
@@ -21,12 +21,13 @@ SMALL = ["-g0"]
 NO_REP = [f"-mmem{what}-strategy=unrolled_loop:256:noalign,libcall:-1:noalign"
           for what in ("set", "cpy")]
 WARNINGS = ["-Wall", "-Wextra", "-Werror"]
-SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
+SANITIZERS = {"1": ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"],
+              "thread": ["-fsanitize=thread"]}
 DEBUGGABLE = ["-O1", "-g", "-fno-omit-frame-pointer"]
 
 AVX2 = "csrc/kernels/avx2.c"
 DEV = os.environ.get("NORMC_DEV") == "1"
-SANITIZE = os.environ.get("NORMC_SANITIZE") == "1"
+SANITIZE = SANITIZERS.get(os.environ.get("NORMC_SANITIZE"), [])
 
 
 def predefined_macros(compiler):
@@ -99,13 +100,13 @@ setup(
             extra_compile_args=[
                 *FLAGS,
                 *(DEBUGGABLE if SANITIZE else SMALL),
-                *(SANITIZERS if SANITIZE else []),
+                *SANITIZE,
                 *(WARNINGS if DEV else []),
             ],
             # CFLAGS reach the linker too, where gcc's fast-math adds code that flushes the whole
             # process's subnormals: each of the three takes a flag back that another cannot.
             extra_link_args=["-O3", "-fno-fast-math", "-fno-unsafe-math-optimizations",
-                             *(SANITIZERS if SANITIZE else [])],
+                             *SANITIZE],
         )
     ],
 )

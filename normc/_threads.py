@@ -45,7 +45,8 @@ def get_num_threads():
 def set_num_threads(n):
     """Sets how many threads each call may share its work among; results are the same bits with any.
 
-    Small calls use one thread whatever is set. At first it is what ``NORMC_NUM_THREADS``, or else
+    Calls of less than about 2 MB, or of less than 100 KB where they follow each other closely, use
+    one thread whatever is set. At first it is what ``NORMC_NUM_THREADS``, or else
     ``OMP_NUM_THREADS``, says in the environment when normc is imported, or else as many as the
     process may use: of its affinity mask and its control groups' quota (rounded up), the smaller.
 
@@ -86,7 +87,9 @@ def set_num_threads(n):
 class threads(ContextDecorator):
     """In a ``with`` block, calls of this Python thread share their work among n threads at most.
 
-    Other Python threads go by `set_num_threads`. It may be nested, and decorate a function.
+    Other Python threads go by `set_num_threads`. It may be nested, and decorate a function. The limit
+    is the thread's, not a task's or a generator's: while one of these waits inside the block, it
+    holds for what runs meanwhile.
 
     Parameters
     ----------
@@ -106,15 +109,26 @@ class threads(ContextDecorator):
     1
     """
 
+    _entered = local()  # those of a thread, the last of which counts
+
     def __init__(self, n):
         self.n = _number(n, "n")
-        self._entered = local()
 
     def __enter__(self):
-        vars(self._entered).setdefault("before", []).append(_core._set_own_threads(self.n))
+        vars(self._entered).setdefault("all", []).append(self)
+        _core._set_own_threads(self.n)
 
     def __exit__(self, *exception):
-        _core._set_own_threads(self._entered.before.pop())
+        """Wherever it stands: generators may leave in another order, or in another thread."""
+        entered = vars(self._entered).setdefault("all", [])
+        for i in reversed(range(len(entered))):
+            if entered[i] is self:
+                del entered[i]
+                break
+        _core._set_own_threads(entered[-1].n if entered else 0)
+
+    def _recreate_cm(self):
+        return type(self)(self.n)
 
     def __repr__(self):
         return f"normc.threads({self.n})"
@@ -142,16 +156,17 @@ class _Registrar:
     def find_spec(self, name, path=None, target=None):
         if name != "threadpoolctl":
             return None
-        from importlib.util import find_spec
+        from importlib.machinery import PathFinder
 
-        sys.meta_path.remove(self)
-        spec = find_spec(name)
+        spec = PathFinder.find_spec(name, path, target)
         if spec is not None and spec.loader is not None:
             load = spec.loader.exec_module
 
             def load_and_register(module):
                 load(module)
                 register(module)
+                if self in sys.meta_path:
+                    sys.meta_path.remove(self)
 
             spec.loader.exec_module = load_and_register
         return spec

@@ -19,7 +19,7 @@ def start(code, *options, **environment):
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
-def finish(process, timeout=50):
+def finish(process, timeout=150):
     """-> what it printed, which must be no error or warning."""
     try:
         out, errors = process.communicate(timeout=timeout)

@@ -41,7 +41,7 @@ def fork(work=check):
     "-> the child's id; its status is 0 if work() returned."
     pid = os.fork()
     if pid == 0:
-        signal.alarm(20)
+        signal.alarm(60)
         try:
             work()
             os._exit(0)
@@ -79,13 +79,19 @@ for i in range(40):
     pid = fork()
     assert counted() == 1, "a thread was there while the process forked"
     wait(pid)
-time.sleep(0.02)
-check()
-time.sleep(0.02)
-pid = fork()
-assert counted() == 1
-check()
-wait(pid)
+""")
+
+
+def test_many_threads():
+    run("""
+many = np.ones((400, 2000))
+with normc.threads(100):
+    for _ in range(30):
+        normc.layer_norm(many)
+        assert counted() == 100
+        pid = fork(lambda: None)
+        assert counted() == 1, f"{counted()} threads"
+        wait(pid)
 """)
 
 
@@ -193,7 +199,7 @@ for _ in range(3):
     check()
     done = subprocess.Popen([sys.executable, "-c", "print(5)"], preexec_fn=check,
                             stdout=subprocess.PIPE)
-    assert done.communicate(timeout=20)[0] == b"5\\n" and done.returncode == 0
+    assert done.communicate(timeout=60)[0] == b"5\\n" and done.returncode == 0
 """)
 
 
@@ -213,7 +219,7 @@ USES = {
 with context.Pool(2, normc.set_num_threads, (3,)) as pool:
     for y in pool.map(normc.layer_norm, [x] * 6, 1):
         assert y.tobytes() == expected
-    # one thread for each process of multiprocessing itself, at most
+    # multiprocessing may have a thread of its own there, too
     assert len(pool.apply(os.listdir, ("/proc/self/task",))) >= 3
     pool.close()
     pool.join()
@@ -223,7 +229,7 @@ check()
 for _ in range(2):
     process = context.Process(target=normc.layer_norm, args=(x,))
     process.start()
-    process.join(20)
+    process.join(60)
     assert process.exitcode == 0, process.exitcode
     check()
 """,
@@ -231,7 +237,7 @@ for _ in range(2):
 with ProcessPoolExecutor(2, context, normc.set_num_threads, (3,)) as pool:
     for y in pool.map(normc.layer_norm, [x] * 6):
         assert y.tobytes() == expected
-    assert len(pool.submit(os.listdir, "/proc/self/task").result(20)) >= 3
+    assert len(pool.submit(os.listdir, "/proc/self/task").result(60)) >= 3
 check()
 """,
 }
@@ -240,5 +246,4 @@ check()
 @pytest.mark.parametrize("use", USES)
 @pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
 def test_multiprocessing(method, use):
-    # what a program ends with is told by exit codes: a resource tracker has its own words
     child.run(f"METHOD = {method!r}\n{POOLS}{USES[use]}", "-W", "error")

@@ -327,7 +327,8 @@ def test_residual_with_masks(norm, rng):
     (np.ones((1, 2, 3), np.float32), ValueError, r"residual must have shape \(2, 3\)"),
     (np.float32(1), ValueError, r"residual must have shape \(2, 3\)"),
     (np.ma.array(np.ones((2, 4), np.float32), mask=np.eye(2, 4)), ValueError, "residual must have"),
-    (np.ones((2, 3)), TypeError, "residual must have dtype float32, as x has, but has float64"),
+    (np.ones((2, 3)), TypeError, "residual must have dtype float32, as x is computed in, but has "
+     "float64"),
     (np.ones((2, 3), np.float16), TypeError, "residual must have dtype float32"),
     ([[1, 2, 3]] * 2, TypeError, "residual must have dtype float32"),
     (np.ones((2, 3), complex), TypeError, "residual must have dtype"),

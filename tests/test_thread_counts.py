@@ -4,10 +4,12 @@ threadpoolctl sees of them."""
 import os
 import re
 import textwrap
+import threading
 
 import child
 import pytest
 
+import normc
 from normc._quota import cpus
 
 PRINT = "import normc; print(normc.get_num_threads())"
@@ -332,3 +334,50 @@ print(threadpoolctl.found, threadpoolctl.__spec__.name, normc.get_num_threads() 
 """
     code = code.replace("sys.argv[1]", repr(str(tmp_path)))
     assert child.run(code, "-W", "error") == "5 threadpoolctl True\n"
+
+
+def test_threadpoolctl_may_be_looked_for_first():
+    pytest.importorskip("threadpoolctl")
+    code = """
+import importlib.util, normc
+assert importlib.util.find_spec("threadpoolctl")
+import threadpoolctl
+print(sum(each["user_api"] == "normc" for each in threadpoolctl.threadpool_info()))
+"""
+    assert child.run(code) == "1\n"
+
+
+def test_generators_leave_in_any_order():
+    def waits(n):
+        with normc.threads(n):
+            yield normc.get_num_threads()
+
+    before = normc.get_num_threads()
+    first, second = waits(3), waits(5)
+    assert (next(first), next(second)) == (3, 5)
+    first.close()
+    assert normc.get_num_threads() == 5
+    second.close()
+    assert normc.get_num_threads() == before
+
+
+def test_a_generator_may_end_in_another_thread():
+    def waits():
+        with normc.threads(1):
+            yield
+
+    generator, errors = waits(), []
+    next(generator)
+
+    def close():
+        try:
+            generator.close()
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=close)
+    thread.start()
+    thread.join()
+    assert not errors
+    normc._core._set_own_threads(0)
+    normc.threads._entered.all.clear()

@@ -5,9 +5,11 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 static long checks, failures, failures_of_call;
 static uint64_t hash = 0xCBF29CE484222325u;
+static int races;                   /* are looked for, alone */
 static long double closest[DTYPES]; /* largest error, as a fraction of its bound */
 
 void check(int holds, const Call *c, const char *what, ptrdiff_t element, double got,
@@ -35,6 +37,11 @@ void check_within(const Call *c, const char *what, ptrdiff_t element, double got
     check(error <= bound, c, what, element, got, (double)expected);
     if (*what == 'y' && bound > 0 && error / bound > closest[c->t->dtype])
         closest[c->t->dtype] = error / bound;
+}
+
+int left_out(int level, int layout, int crowded)
+{
+    return races && (level < (int)cpu_found() || layout % 2 || !crowded);
 }
 
 static uint64_t fingerprint(const Call *c, const Array *y, uint64_t h)
@@ -116,13 +123,16 @@ Array check_bits(const Call *c, const Array *x)
                 char what[99];
                 if (stores == IN_PLACE && (layout == SWAPPED || level < (int)cpu_found()))
                     continue;
+                if (left_out(level, layout, stores == CROWDED))
+                    continue;
                 Array y = run(c, x, (CpuLevel)level, (Layout)layout, stores);
                 snprintf(what, sizeof what, "bits differ: %s, %s%s", cpu_names[level],
                          layout_names[layout], names[stores]);
                 check(fingerprint(c, &y, 0) == expected, c, what, 0, NAN, NAN);
                 free(y.block);
             }
-    check_full_mask(c, x, expected);
+    if (!races)
+        check_full_mask(c, x, expected);
     return first;
 }
 
@@ -131,9 +141,11 @@ void digest(uint64_t h)
     hash = hash_double((double)(h >> 12), hash) ^ h;
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
+    races = argc > 1 && strcmp(argv[1], "races") == 0;
     threads_from(1);
+    check_pool();
     check_norms();
     check_bends();
     check_windows();
