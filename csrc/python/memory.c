@@ -94,7 +94,8 @@ static int take_residual(Operands *o)
 {
     const int dtype = dtype_of(o->residual);
     if (dtype != (int)o->t.dtype)
-        return refuse(PyExc_TypeError, "residual must have dtype %s, as x is computed in, but has %S",
+        return refuse(PyExc_TypeError,
+                      "residual must have dtype %s, as x is computed in, but has %S",
                       dtype_names[o->t.dtype], (PyObject *)PyArray_DESCR(o->residual));
     return take_steps(o, o->residual, "residual", o->residual_steps);
 }
