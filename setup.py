@@ -14,7 +14,7 @@ from setuptools.command.build_ext import build_ext
 # Results are the same bits on every machine: nothing here may reorder or contract arithmetic,
 # whatever flags the environment brings along.
 FLAGS = ["-std=c11", "-O3", "-fno-fast-math", "-ffp-contract=off", "-fno-math-errno",
-         "-fvisibility=hidden"]
+         "-fvisibility=hidden", "-pthread"]
 SMALL = ["-g0"]
 # gcc clears and copies structs by `rep stos` and `rep movs`, which take as long to start as a
 # small call's arithmetic takes in all.
@@ -105,7 +105,7 @@ setup(
             ],
             # CFLAGS reach the linker too, where gcc's fast-math adds code that flushes the whole
             # process's subnormals: each of the three takes a flag back that another cannot.
-            extra_link_args=["-O3", "-fno-fast-math", "-fno-unsafe-math-optimizations",
+            extra_link_args=["-pthread", "-O3", "-fno-fast-math", "-fno-unsafe-math-optimizations",
                              *SANITIZE],
         )
     ],
