@@ -87,9 +87,9 @@ def set_num_threads(n):
 class threads(ContextDecorator):
     """In a ``with`` block, calls of this Python thread share their work among n threads at most.
 
-    Other Python threads go by `set_num_threads`. It may be nested, and decorate a function. The limit
-    is the thread's, not a task's or a generator's: while one of these waits inside the block, it
-    holds for what runs meanwhile.
+    Other Python threads go by `set_num_threads`. It may be nested, and decorate a function. The
+    limit is the thread's, not a task's or a generator's: while one of these waits inside the block,
+    it holds for what runs meanwhile.
 
     Parameters
     ----------

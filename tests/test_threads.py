@@ -77,7 +77,7 @@ def spoilt(case, rng, dtype):
 
 
 def uncarried(case, rng, dtype):
-    """Past what fast arithmetic carries: in scaled double, and of half types as large as they go."""
+    """Past what fast arithmetic carries: scaled double, and half types as large as they go."""
     large = {2: 3e4, 4: 1e37, 8: 1e306}[np.dtype(dtype).itemsize]
     return (rng.normal(size=case.shape) * 0.2 * large).astype(dtype)
 
