@@ -43,7 +43,7 @@ def hash_of(tmp_path_factory):
         if compiler not in known:
             out = tmp_path_factory.mktemp(target)
             command = ["make", "-j2", "-C", HERE, f"CC={compiler}", f"RUN={emulator}",
-                       f"OUT={out}", "run"]
+                       f"ARGS={'emulated' * bool(emulator)}", f"OUT={out}", "run"]
             done = subprocess.run(command, env=without_preload(), capture_output=True, text=True)
             assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-6000:]
             known[compiler], = re.findall(r"^hash (\w+)$", done.stdout, re.MULTILINE)

@@ -116,8 +116,9 @@ void check(int holds, const Call *, const char *what, ptrdiff_t element, double 
 void check_within(const Call *, const char *what, ptrdiff_t element, double got,
                   long double expected, long double bound);
 
-/* Of the ways of a call: where races are looked for, all but some with many threads. */
-int left_out(int level, int layout, int crowded);
+/* Of the ways of a call: where races are looked for, all but some with many threads; in an emulator
+ * those with threads. */
+int left_out(int level, int layout, int threaded, int crowded);
 /* Adds to the hash of the program. */
 void digest(uint64_t);
 

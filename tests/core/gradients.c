@@ -56,7 +56,7 @@ static void check_back(const Back *b, const Array *x, const Array *g)
         for (int layout = 0; layout < LAYOUTS; layout++) {
             const Layout other = (Layout)((layout + 3 * level + 1) % LAYOUTS);
             for (int stores = APART; stores < STORES; stores++) {
-                if (left_out(level, layout, stores == CROWDED))
+                if (left_out(level, layout, stores >= THREADED, stores == CROWDED))
                     continue;
                 const uint64_t h = run(b, x, g, (CpuLevel)level, stores, (Layout)layout, other);
                 char what[99];
