@@ -238,14 +238,6 @@ static void end_all(void)
     atomic_store(&pool.ending, 0);
 }
 
-void threads_end(void)
-{
-    if (pthread_mutex_trylock(&pool.use) == 0) {
-        end_all();
-        pthread_mutex_unlock(&pool.use);
-    }
-}
-
 /* A fork copies one thread alone. So there is no other while it lasts, but where a call is under
  * way: its threads stay with the parent, and the child starts afresh. */
 static void before_fork(void)
@@ -277,21 +269,24 @@ static void after_fork_in_child(void)
     pool.made = 0;
 }
 
+static int forks_watched;
+
 static void watch_forks(void)
 {
-    pthread_atfork(before_fork, after_fork, after_fork_in_child);
+    forks_watched = pthread_atfork(before_fork, after_fork, after_fork_in_child) == 0;
 }
 
-/* So many, or as many as the system grants; -> how many there are. */
+/* So many, or as many as the system grants, but none where a fork would go unseen. How many there
+ * are. */
 static int make(int n)
 {
     enum { STACK = 4 << 20 }; /* several times what kernels take, sanitized ones included */
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     pthread_attr_t attributes;
     sigset_t all, before;
-    if (pool.made >= n || pthread_attr_init(&attributes) != 0)
-        return pool.made;
     pthread_once(&once, watch_forks);
+    if (pool.made >= n || !forks_watched || pthread_attr_init(&attributes) != 0)
+        return pool.made;
     pthread_attr_setstacksize(&attributes, STACK);
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);

@@ -33,6 +33,4 @@ int threads_limit(void);
 void threads_set_limit(int n);
 int threads_own_limit(void);
 void threads_set_own_limit(int n);
-/* Ends those that sleep; they are made again when they are wanted. Not during a call. */
-void threads_end(void);
 #endif
