@@ -104,6 +104,17 @@ Applied applied_rows(const Work *w, Applying *a, ptrdiff_t run, ptrdiff_t i)
                      .lines = a->lines};
 }
 
+void apply_rows(const Work *w, Applying *a)
+{
+    const Plan *p = w->plan;
+    const ptrdiff_t each = p->run[0].step[PARAM] ? 1 : p->runs;
+    const Taken none = {.count = 0};
+    for (ptrdiff_t run = 0; run < p->runs; run += each) {
+        const Applied rows = applied_rows(w, a, run, 0);
+        w->rows->sweep_rows(&rows, &none, p->n, each);
+    }
+}
+
 static void forward_piece(const Work *w, const Piece *c, Applying *a, const Walk *x, char *y,
                           ptrdiff_t ystep, ptrdiff_t param)
 {

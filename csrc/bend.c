@@ -144,7 +144,7 @@ static void slope_sums(void *context, Share *share)
 static int slopes(Bending *k, double *dslope)
 {
     const Plan *p = k->w.plan;
-    k->of = blocks_of(p, 0);
+    blocks_of(p, 0, &k->of);
     if (!(k->sums = malloc((size_t)(p->groups * k->of.spans) * sizeof *k->sums)))
         return -1;
     make_items(&k->w, 1);

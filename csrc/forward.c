@@ -134,21 +134,26 @@ static void apply_items(void *context, Share *share)
     lines_end(&lines);
 }
 
-/* Takes b while a is applied; either may be empty. */
+/* Takes b while a is applied; either may be empty, of count 0. */
 static OWN_FRAME void turn(const Drive *d, const Batch *a, Batch *b, Lines *lines)
 {
     const Work *w = d->w;
     Sums s;
     Applying meanwhile;
-    const Summing how = {.meanwhile = a->plain ? &meanwhile : NULL, .kept = b->kept};
+    const int both = a->count && a->plain;
+    const Summing how = {.meanwhile = both ? &meanwhile : NULL, .kept = b->kept};
     if (w->added)
         add_in(w, b->at, b->count, b->kept);
-    applying(&meanwhile, a->at, a->count, a->f, a->made ? &a->own : NULL, a->kept, lines);
-    if (!a->plain)
+    if (both)
+        applying(&meanwhile, a->at, a->count, a->f, a->made ? &a->own : NULL, a->kept, lines);
+    else if (a->count)
         apply(w, a->at, a->count, a->f, lines, NULL);
-    sum_shared(w, b->at, means(w, b->count), &how, &s);
-    if (b->count)
+    if (b->count) {
+        sum_shared(w, b->at, means(w, b->count), &how, &s);
         finish(d, b, NULL, &s);
+    } else if (both) {
+        apply_rows(w, &meanwhile);
+    }
 }
 
 static OWN_FRAME void pipe(const Drive *d, Share *share, Scratch *kept)
@@ -159,11 +164,9 @@ static OWN_FRAME void pipe(const Drive *d, Share *share, Scratch *kept)
     a->kept = kept;
     b->kept = kept ? kept + 1 : NULL;
     lines_open(&lines);
-    memset(a->at, 0, sizeof a->at);
-    a->count = a->plain = a->made = 0;
+    a->count = 0;
     for (ptrdiff_t item, more = 1; more;) {
         more = next_item(share, &item);
-        memcpy(b->at, a->at, sizeof b->at);
         b->count = more ? item_groups(w, item, b->at) : 0;
         turn(d, a, b, &lines);
         Batch *next = a;

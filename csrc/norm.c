@@ -283,12 +283,14 @@ static int adds(const Work *w, const Plan *p)
 
 int share_insides(Work *w, ptrdiff_t items)
 {
+    if (w->threads == 1)
+        return 0;
     const ptrdiff_t rounds = (items - 1) / w->threads + 1;
     if (4 * items >= 3 * rounds * w->threads) /* three quarters of their time is used */
         return 0;
     const ptrdiff_t most = w->batch < w->tile ? w->batch : w->tile;
-    const Blocks of = blocks_of(w->plan, w->t->g && w->plan->vector); /* the most spans */
-    w->spans = malloc((size_t)(of.spans * most) * sizeof *w->spans);
+    const ptrdiff_t spans = w->blocks[w->t->g && w->plan->vector].spans; /* the most */
+    w->spans = malloc((size_t)(spans * most) * sizeof *w->spans);
     w->inside = w->threads;
     w->threads = 1;
     return w->spans ? 0 : -1;
@@ -298,6 +300,15 @@ void work_close(Work *w)
 {
     free(w->spans);
     free(w->owned);
+}
+
+/* So many bytes of rows are under way. */
+static ptrdiff_t ahead_of(const Plan *p, ptrdiff_t size)
+{
+    enum { AHEAD = 8192 };
+    const ptrdiff_t bytes = p->n * size,
+                    step = p->runs > 1 ? p->run[0].step[X] : across(p)->step[X];
+    return bytes < AHEAD ? (AHEAD / bytes + 1) * step : bytes < 4 * AHEAD ? step : AHEAD;
 }
 
 int work_open(Work *w, Plan *plan, const Job *job)
@@ -327,6 +338,10 @@ int work_open(Work *w, Plan *plan, const Job *job)
     const ptrdiff_t bytes = plan->groups * plan->runs * plan->n * itemsize(job->t.dtype);
     w->stream = job->t.dtype >= F32 && job->t.y && job->t.y != job->t.x && !plan->pack &&
                 bytes * (job->t.g ? 3 : 2) > cpu_stream_bytes();
+    blocks_of(plan, 0, &w->blocks[0]);
+    if (job->t.g && plan->vector)
+        blocks_of(plan, 1, &w->blocks[1]);
+    w->ahead = ahead_of(plan, itemsize(job->t.dtype));
     w->piped = pipes(w, plan);
     w->tile = tile_of(plan);
     make_items(w, batch_of(w, plan));

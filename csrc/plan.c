@@ -12,6 +12,19 @@ static int evenly(const Loop *outer, const Loop *inner, int s)
     return outer->step[s] == inner->step[s] * inner->n;
 }
 
+/* Word by word: a load of two would wait until the stores of both have left for the cache. */
+static void set(Loop *to, const Loop *from)
+{
+    ptrdiff_t n = from->n;
+    __asm__("" : "+r"(n));
+    to->n = n;
+    for (int s = 0; s < STEPS; s++) {
+        ptrdiff_t step = from->step[s];
+        __asm__("" : "+r"(step));
+        to->step[s] = step;
+    }
+}
+
 /* Appends a loop; two that walk as one become one. Extent 1: nothing to walk, but alone. */
 static int append(Loop *loops, int n, const Loop *next)
 {
@@ -22,14 +35,10 @@ static int append(Loop *loops, int n, const Loop *next)
     int one = n > 0;
     for (int s = 0; s < STEPS && one; s++)
         one = evenly(&loops[n - 1], next, s);
-    if (!one) {
-        loops[n] = *next;
-        return n + 1;
-    }
-    const ptrdiff_t total = loops[n - 1].n * next->n;
-    loops[n - 1] = *next;
-    loops[n - 1].n = total;
-    return n;
+    const ptrdiff_t before = one ? loops[--n].n : 1;
+    set(&loops[n], next);
+    loops[n].n *= before;
+    return n + 1;
 }
 
 static const Loop nothing = {.n = 1};
@@ -45,19 +54,19 @@ static ptrdiff_t extent(const Loop *loops, int n)
 /* Largest step first, so that neighbours end up innermost. */
 static void keep(Plan *p, int naxes, const Loop *axes, const char *shared, int sorted)
 {
-    Loop kept[MAXLOOPS];
+    const Loop *kept[MAXLOOPS];
     int n = 0;
     for (int i = 0; i < naxes; i++) {
         if (shared[i])
             continue;
         int j = n++;
-        for (; sorted && j && magnitude(kept[j - 1].step[X]) < magnitude(axes[i].step[X]); j--)
+        for (; sorted && j && magnitude(kept[j - 1]->step[X]) < magnitude(axes[i].step[X]); j--)
             kept[j] = kept[j - 1];
-        kept[j] = axes[i];
+        kept[j] = &axes[i];
     }
-    p->nkept = append(p->kept, 0, &nothing);
+    p->nkept = n ? 0 : append(p->kept, 0, &nothing);
     for (int i = 0; i < n; i++)
-        p->nkept = append(p->kept, p->nkept, &kept[i]);
+        p->nkept = append(p->kept, p->nkept, kept[i]);
 }
 
 /* Shared axes in shape order: the last stretch is the run, what stands before it are the runs. */

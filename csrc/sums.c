@@ -9,15 +9,6 @@ static const double *weights(const Work *w, ptrdiff_t param)
     return w->vector ? w->wide + param : NULL;
 }
 
-/* Bytes from what is taken to what is asked for: so many are under way. */
-static ptrdiff_t ahead_of(const Plan *p, ptrdiff_t size)
-{
-    enum { AHEAD = 8192 };
-    const ptrdiff_t bytes = p->n * size,
-                    step = p->runs > 1 ? p->run[0].step[X] : across(p)->step[X];
-    return bytes < AHEAD ? (AHEAD / bytes + 1) * step : bytes < 4 * AHEAD ? step : AHEAD;
-}
-
 /* A block of each group, x at its start, while other groups are applied: run by run where each run
  * has parameters of its own. */
 static void sweep(const Work *w, const Piece *c, Walk x, const Summing *how, double *sums)
@@ -27,7 +18,7 @@ static void sweep(const Work *w, const Piece *c, Walk x, const Summing *how, dou
     const ptrdiff_t each = meanwhile && p->run[0].step[PARAM] ? 1 : c->runs;
     double lanes[KEPT * 2 * LANES];
     if (!p->pack && !how->kept)
-        x.ahead = ahead_of(p, itemsize(w->t->dtype));
+        x.ahead = w->ahead;
     for (ptrdiff_t run = 0; run < c->runs; run += each, x.at += x.run) {
         const Applied a = meanwhile ? applied_rows(w, meanwhile, c->run + run, c->i) : (Applied){0};
         const Taken t = {x, c->count, how->k, lanes, run > 0, run + each < c->runs, sums};
@@ -155,19 +146,22 @@ static void join_all(ptrdiff_t count, const double *block, double *hi, double *l
     }
 }
 
-Blocks blocks_of(const Plan *p, int each_run)
+void blocks_of(const Plan *p, int each_run, Blocks *to)
 {
+    *to = (Blocks){1, 1, 1, 1, 1};
+    if (p->runs == 1 && p->n <= p->block)
+        return;
     const ptrdiff_t per = each_run ? 1 : p->per, along = (p->n - 1) / p->block + 1;
     const ptrdiff_t elements = along > 1 ? p->block : per * p->n;
     const ptrdiff_t all = ((p->runs - 1) / per + 1) * along, even = all * elements / SPANS;
     const ptrdiff_t most = even < BLOCK ? BLOCK : even > SPAN ? SPAN : even;
     const ptrdiff_t span = (most - 1) / elements + 1;
-    return (Blocks){per, along, all, span, (all - 1) / span + 1};
+    *to = (Blocks){per, along, all, span, (all - 1) / span + 1};
 }
 
 Piece block_of(const Plan *p, const Blocks *of, ptrdiff_t b)
 {
-    const ptrdiff_t run = b / of->along * of->per, i = b % of->along * p->block;
+    const ptrdiff_t run = b ? b / of->along * of->per : 0, i = b ? b % of->along * p->block : 0;
     return (Piece){.run = run,
                    .runs = p->runs - run < of->per ? p->runs - run : of->per,
                    .i = i,
@@ -327,7 +321,7 @@ static void sum_shared_out(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t c
 void sums(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, const Summing *how, Sums *to)
 {
     const Plan *p = w->plan;
-    const Blocks of = blocks_of(p, how->by && p->vector);
+    const Blocks *of = &w->blocks[how->by && p->vector];
     to->n = (double)(p->runs * p->n);
     to->masked = w->t->mask != NULL;
     for (ptrdiff_t g = 0; g < count; g++)
@@ -335,9 +329,9 @@ void sums(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, const Summi
     if (how->kept && p->pack)
         move(w, IN, &(Piece){at, count, 0, p->runs, 0, p->n}, how->kept->bytes, how->k, to->count);
     if (w->inside > 1)
-        sum_shared_out(w, at, count, how, &of, to);
-    else if (of.all > of.span)
-        sum_in_turn(w, at, count, how, &of, to);
+        sum_shared_out(w, at, count, how, of, to);
+    else if (of->spans > 1)
+        sum_in_turn(w, at, count, how, of, to);
     else
-        sum_blocks(w, at, count, how, &of, 0, of.all, to, to->count);
+        sum_blocks(w, at, count, how, of, 0, of->all, to, to->count);
 }

@@ -17,6 +17,16 @@
 /* What has large arrays has them only while it runs: stacks of threads are small. */
 #define OWN_FRAME __attribute__((noinline))
 
+/* Blocks of a group in shape order, whole runs or parts of one, and spans of them. Where a weight
+ * runs along the elements (each_run), a block is of one run. */
+typedef struct {
+    ptrdiff_t per;   /* runs of a block */
+    ptrdiff_t along; /* blocks of a run */
+    ptrdiff_t all, span, spans;
+} Blocks;
+/* Elements of a span at most, about; a small group has up to so many spans. */
+enum { SPAN = 1 << 14, SPANS = 16 };
+
 /* Of a group: two sums, each in two words, over a span of its blocks. */
 typedef struct {
     double hi[2], lo[2], count;
@@ -42,6 +52,8 @@ typedef struct {
     ptrdiff_t items, tiles; /* tiles: items along the innermost kept loop */
     /* by so much the first of them is shorter, for the others to begin with a line of y */
     ptrdiff_t lead;
+    Blocks blocks[2]; /* of sums; of dots, with weights along the elements */
+    ptrdiff_t ahead;  /* bytes from what is taken of rows to what is asked for */
     int vector;                /* weight and bias run along the elements of a run: both are there */
     const void *weight, *bias; /* of the arithmetic type; NULL: 1, 0 */
     void *owned;               /* one of them, where it had to be made */
@@ -56,10 +68,11 @@ typedef struct {
     const Plan *plan;
 } Work;
 
-/* Of so many groups of the plan, how many means. Most have one part, and dividing is slow. */
+/* Of so many groups of the plan, how many means. Most have one part, and dividing is slow (of `==
+ * 1` gcc makes a division again). */
 static inline ptrdiff_t means(const Work *w, ptrdiff_t groups)
 {
-    return w->parts == 1 ? groups : groups / w->parts;
+    return w->parts > 1 ? groups / w->parts : groups;
 }
 
 /* What the arithmetic type holds: x - far is finite for every finite x, and normal numbers keep
@@ -150,10 +163,11 @@ static inline void make_narrow_items(Work *w, ptrdiff_t batch)
 static inline ptrdiff_t item_groups(const Work *w, ptrdiff_t item, ptrdiff_t at[STEPS])
 {
     const Plan *p = w->plan;
-    const ptrdiff_t tile = item % w->tiles, first = tile ? tile * w->batch - w->lead : 0;
+    const ptrdiff_t line = w->tiles > 1 ? item / w->tiles : item, tile = item - line * w->tiles;
+    const ptrdiff_t first = tile ? tile * w->batch - w->lead : 0;
     const ptrdiff_t left = across(p)->n - first, most = tile ? w->batch : w->batch - w->lead;
     memset(at, 0, STEPS * sizeof *at);
-    locate(p->kept, p->nkept - 1, item / w->tiles, at);
+    locate(p->kept, p->nkept - 1, line, at);
     locate(across(p), 1, first, at);
     return left < most ? left : most;
 }
@@ -289,17 +303,8 @@ typedef struct {
     Scratch *kept;
 } Summing;
 
-/* Blocks of a group in shape order, whole runs or parts of one, and spans of them. Where a weight
- * runs along the elements (each_run), a block is of one run. */
-typedef struct {
-    ptrdiff_t per;   /* runs of a block */
-    ptrdiff_t along; /* blocks of a run */
-    ptrdiff_t all, span, spans;
-} Blocks;
-/* Elements of a span at most, about; a small group has up to so many spans. */
-enum { SPAN = 1 << 14, SPANS = 16 };
 /* sums.c */
-Blocks blocks_of(const Plan *, int each_run);
+void blocks_of(const Plan *, int each_run, Blocks *);
 /* Those of block b; at and count are the caller's. */
 Piece block_of(const Plan *, const Blocks *, ptrdiff_t b);
 /* Of each of an item's groups, tile of them at most; the included elements. */
@@ -328,8 +333,9 @@ int parameters_carry(const Work *, const Fold *, ptrdiff_t param);
 int all_carried(const Work *, const ptrdiff_t at[STEPS], ptrdiff_t count, const Fold *);
 void applying(Applying *, const ptrdiff_t at[STEPS], ptrdiff_t count, const Fold *,
               const Statistics *made, const Scratch *kept, Lines *);
-/* Rows of floats: elements i .. of runs run .. of the groups that are being applied. */
+/* Rows of floats: elements i .. of runs run .. of the groups that are being applied; all of them. */
 Applied applied_rows(const Work *, Applying *, ptrdiff_t run, ptrdiff_t i);
+void apply_rows(const Work *, Applying *);
 
 /* dots.c: sum g and sum g * xhat of a group, without its weight where it has one for all. */
 typedef struct {
