@@ -197,6 +197,20 @@ typedef struct {
     char *wide;
 } Pieces;
 
+static void take_tabled(const Work *w, Applying *a)
+{
+    a->made = 1;
+    affine(w, w->table, w->channels, a->at[PARAM], &a->affine);
+}
+
+void apply_tabled(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, Lines *lines)
+{
+    Applying a;
+    applying(&a, at, count, NULL, NULL, NULL, lines);
+    take_tabled(w, &a);
+    apply_rows(w, &a);
+}
+
 /* Backwards where a group does not stay in the nearest cache: what was taken last is still near. */
 static OWN_FRAME void apply_pieces(const Pieces *s, Share *share, Lines *lines)
 {
@@ -208,10 +222,8 @@ static OWN_FRAME void apply_pieces(const Pieces *s, Share *share, Lines *lines)
     char wide[TILE] = {0};
     Applying a;
     applying(&a, s->at, s->count, s->f, NULL, NULL, lines);
-    if (w->table) {
-        a.made = 1;
-        affine(w, w->table, w->channels, s->at[PARAM], &a.affine);
-    }
+    if (w->table)
+        take_tabled(w, &a);
     for (ptrdiff_t g = 0; g < s->count && p->pack; g++)
         a.fill[g] = s->f[g].hi;
     for (ptrdiff_t item; next_item(share, &item);) {

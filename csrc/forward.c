@@ -118,6 +118,10 @@ static OWN_FRAME void apply_item(const Drive *d, ptrdiff_t item, Lines *lines)
     Fold own[TILE];
     ptrdiff_t at[STEPS];
     const ptrdiff_t count = item_groups(w, d->by == STAT ? w->items - 1 - item : item, at);
+    if (w->table && w->plan->form == ROWS && !w->plan->pack && w->inside == 1) {
+        apply_tabled(w, at, count, lines);
+        return;
+    }
     const ptrdiff_t step = across(w->plan)->step[d->by];
     const Fold *f = d->folds + at[d->by];
     for (ptrdiff_t g = 0; g < count && step != 1; g++)

@@ -324,6 +324,8 @@ void spread(const Work *, const ptrdiff_t at[STEPS], ptrdiff_t count, Fold *f);
  * all. */
 void apply(const Work *, const ptrdiff_t at[STEPS], ptrdiff_t count, const Fold *, Lines *,
            Scratch *);
+/* The same of a table, of rows as they lie. */
+void apply_tabled(const Work *, const ptrdiff_t at[STEPS], ptrdiff_t count, Lines *);
 /* Of given statistics: what every channel is made with into values, ROWS_OF_PARAMS rows, if groups
  * that are neighbours are of channels that are, and the arithmetic type carries all. */
 void tabulate(Work *, const Fold *, ptrdiff_t channels, void *values);

@@ -183,10 +183,9 @@ INLINE vd widen_part_f64(const double *p, ptrdiff_t m)
 INLINE vd widen_part_f32(const float *p, ptrdiff_t m)
 {
 #ifdef __AVX2__
-    static const int32_t there[2 * DW] = {-1, -1, -1, -1};
-    const int32_t *mask = there + (m < 0 ? DW : m < DW ? DW - m : 0);
-    const __m128i some = _mm_loadu_si128((const __m128i *)(const void *)mask);
-    return (vd)_mm256_cvtps_pd(_mm_maskload_ps(p, some));
+    const __m128i lane = _mm_set_epi32(3, 2, 1, 0);
+    const __m128i there = _mm_cmplt_epi32(lane, _mm_set1_epi32(m < DW ? (int)m : DW));
+    return (vd)_mm256_cvtps_pd(_mm_maskload_ps(p, there));
 #else
     float part[DW] = {0};
     for (ptrdiff_t i = 0; i < m && i < DW; i++)

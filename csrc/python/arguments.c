@@ -38,15 +38,22 @@ static int find_keyword(const Signature *s, const char *function, PyObject *keyw
 }
 
 int parse(const Signature *s, const char *function, PyObject *const *args, Py_ssize_t nargs,
-          PyObject *kwnames, PyObject **values)
+          PyObject *kwnames, Arguments *to)
 {
     const Py_ssize_t nkeywords = kwnames ? PyTuple_GET_SIZE(kwnames) : 0;
+    PyObject **values = to->sorted;
     if (s->initial == NULL)
         return refuse(PyExc_RuntimeError, "%s() has no signature yet: normc was imported in part",
                       function);
     if (nargs > s->positional)
         return refuse(PyExc_TypeError, "%s() takes at most %d positional argument%s (%zd given)",
                       function, s->positional, s->positional == 1 ? "" : "s", nargs);
+    to->values = args;
+    to->count = (int)nargs;
+    if (nkeywords == 0 && nargs >= s->required)
+        return 0;
+    to->values = values;
+    to->count = s->count;
     for (int i = 0; i < s->count; i++)
         values[i] = i < nargs ? args[i] : NULL;
     for (Py_ssize_t k = 0; k < nkeywords; k++) {

@@ -14,9 +14,15 @@ const char *shape_text(char *text, int n, const npy_intp *dims, const char brack
 /* An argument of a type that C does not know, as a function of normc/_convert.py makes it. */
 PyObject *ask(const State *, int which, PyObject *, const char *name);
 
-/* Sorts a call's arguments into values[MAXARGS], borrowed; NULL: not given, there is a default. */
+/* A call's arguments in the order of the parameters, borrowed; NULL, or not among the first `count`:
+ * not given, there is a default. */
+typedef struct {
+    PyObject *const *values; /* the call's own, or, with keywords, sorted */
+    int count;
+    PyObject *sorted[MAXARGS];
+} Arguments;
 int parse(const Signature *, const char *function, PyObject *const *args, Py_ssize_t nargs,
-          PyObject *kwnames, PyObject **values);
+          PyObject *kwnames, Arguments *);
 
 /* 0, or -1 with an exception set. May run Python code, so all of them come before the checks. */
 int as_double(const State *, PyObject *, const char *name, double *);

@@ -14,6 +14,7 @@ typedef struct {
     PyObject *result;                    /* y as the caller gets it: `out` itself if it was given */
     Tensors t;
     /* What t points at: another thread may reshape the arrays themselves at any time. */
+    npy_intp nbytes; /* of x */
     npy_intp shape[MAXD], x_steps[MAXD], y_steps[MAXD];
     npy_intp grad_steps[MAXD];
     npy_intp where_steps[MAXD]; /* broadcast to x */
@@ -61,12 +62,28 @@ int out_overlaps(const Operands *, PyArrayObject *other);
 /* ValueError: Python code or another thread has retyped or reshaped it in mid-call; -1. */
 int refuse_changed(const char *name);
 
+/* NumPy's own is a call into another library. */
+static inline int same_shape(const npy_intp *a, const npy_intp *b, int n)
+{
+    int same = 1;
+    for (int i = 0; i < n && same; i++)
+        same = a[i] == b[i];
+    return same;
+}
+static inline npy_intp size_of(PyArrayObject *array)
+{
+    npy_intp n = 1;
+    for (int i = 0; i < PyArray_NDIM(array); i++)
+        n *= PyArray_DIM(array, i);
+    return n;
+}
+
 /* Below this many bytes, dropping the GIL costs more than it gives. */
 enum { GIL_BYTES = 32768 };
 
 static inline PyThreadState *release_gil(const Operands *o)
 {
-    return PyArray_NBYTES(o->x) > GIL_BYTES ? PyEval_SaveThread() : NULL;
+    return o->nbytes > GIL_BYTES ? PyEval_SaveThread() : NULL;
 }
 
 static inline void restore_gil(PyThreadState *thread)

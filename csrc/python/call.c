@@ -49,7 +49,7 @@ int initial_make(State *state, SignatureId id, PyObject *defaults)
         values[i] = needed ? NULL : PyTuple_GET_ITEM(defaults, i);
         s->required = needed ? i + 1 : s->required;
     }
-    int status = convert_all(&c, s, values);
+    int status = convert_all(&c, s, values, s->count);
     if (status == 0 && !is_initial(&c))
         status = refuse(PyExc_ValueError, "a default is neither None nor a number or word");
     memcpy(to->operands, &c, sizeof to->operands);
@@ -65,11 +65,11 @@ int call_open(Call *c, State *state, SignatureId id, const char *function, PyObj
               Py_ssize_t nargs, PyObject *kwnames)
 {
     const Signature *s = &state->signatures[id];
-    PyObject *values[MAXARGS];
-    if (parse(s, function, args, nargs, kwnames, values) < 0)
+    Arguments given;
+    if (parse(s, function, args, nargs, kwnames, &given) < 0)
         return -1;
     begin(c, s->initial);
-    if (convert_all(c, s, values) == 0 && mask_convert(&c->o, c->x, c->takes_where) == 0 &&
+    if (convert_all(c, s, given.values, given.count) == 0 && mask_convert(&c->o, c->x, c->takes_where) == 0 &&
         mask_convert(&c->o, c->residual, c->takes_where) == 0) {
         if (isnan(c->job.eps))
             c->job.eps = c->o.t.dtype == F64 ? DBL_EPSILON : FLT_EPSILON;

@@ -48,7 +48,7 @@ int call_open(Call *, State *, SignatureId, const char *function, PyObject *cons
               Py_ssize_t nargs, PyObject *kwnames);
 void call_clear(Call *);
 /* parameters.c: those that are not NULL. */
-int convert_all(Call *, const Signature *, PyObject *const *values);
+int convert_all(Call *, const Signature *, PyObject *const *values, int count);
 /* functions.c */
 extern const NormKind kinds[SIGNATURES];
 

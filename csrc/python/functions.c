@@ -12,7 +12,7 @@ static int trailing_axes(Call *c, const Sizes *shape)
     if (shape->n == 0)
         return refuse(PyExc_ValueError, "Expected normalized_shape to be at least 1-dimensional, "
                                         "but got normalized_shape = []");
-    if (first < 0 || !PyArray_CompareLists(c->o.shape + first, shape->values, shape->n)) {
+    if (first < 0 || !same_shape(c->o.shape + first, shape->values, shape->n)) {
         const char *wanted = SHAPE_LIST(shape->n, shape->values);
         return refuse(
             PyExc_ValueError,
@@ -30,7 +30,7 @@ static int reduced_check(const Call *c, int which, int n, const npy_intp *shape)
     PyArrayObject *array = c->arrays[which];
     const char *name = array_names[which];
     if (array == NULL ||
-        (PyArray_NDIM(array) == n && PyArray_CompareLists(PyArray_DIMS(array), shape, n)))
+        (PyArray_NDIM(array) == n && same_shape(PyArray_DIMS(array), shape, n)))
         return 0;
     return refuse(PyExc_ValueError,
                   "Expected %s to be of same shape as normalized_shape, but got %s of shape %s and "

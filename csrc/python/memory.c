@@ -145,8 +145,9 @@ int operands_take(Operands *o)
 {
     Tensors *t = &o->t;
     t->ndim = PyArray_NDIM(o->x);
+    o->nbytes = PyArray_ITEMSIZE(o->x);
     for (int i = 0; i < t->ndim; i++)
-        o->shape[i] = PyArray_DIM(o->x, i);
+        o->nbytes *= o->shape[i] = PyArray_DIM(o->x, i);
     t->shape = (const ptrdiff_t *)o->shape;
     t->xstep = (const ptrdiff_t *)o->x_steps;
     t->mstep = (const ptrdiff_t *)o->where_steps;
@@ -212,7 +213,7 @@ static PyObject *new_like_x(const Operands *o)
 static PyArrayObject *make_result(const Operands *o)
 {
     PyObject *handler;
-    if (blocks_enter(PyArray_NBYTES(o->x), &handler) < 0)
+    if (blocks_enter(o->nbytes, &handler) < 0)
         return NULL;
     PyObject *result = new_like_x(o);
     if (blocks_leave(handler) < 0)
@@ -290,7 +291,7 @@ int parameter_place(const Operands *o, const char *name, npy_intp n, PyArrayObje
     if (*array == NULL)
         return 0;
     const int dtype = dtype_of(*array);
-    if (PyArray_SIZE(*array) != n || dtype < 0)
+    if (size_of(*array) != n || dtype < 0)
         return refuse_changed(name);
     if (dtype != (int)arithmetic || !PyArray_ISCARRAY_RO(*array) ||
         (o->given && bounds_meet(*array, o->y))) {

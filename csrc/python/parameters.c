@@ -122,9 +122,9 @@ static int convert(Call *c, const Parameter *p, PyObject *o)
     Py_UNREACHABLE();
 }
 
-int convert_all(Call *c, const Signature *s, PyObject *const *values)
+int convert_all(Call *c, const Signature *s, PyObject *const *values, int count)
 {
-    for (int i = 0; i < s->count; i++)
+    for (int i = 0; i < count; i++)
         if (values[i] && convert(c, s->parameters[i], values[i]) < 0)
             return -1;
     return 0;
