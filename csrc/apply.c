@@ -282,7 +282,7 @@ static void apply_kept(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count
 int parameters_carry(const Work *w, const Fold *f, ptrdiff_t param)
 {
     const Limits l = limits(w);
-    if (w->mild && f->rstd >= 1 / MILD && f->rstd <= MILD)
+    if (mild_fold(w, f))
         return 1;
     const int half = w->t->dtype < F32;
     const double weight = parameter(w, w->weight, param, 1), scale = fabs(f->rstd * weight);
@@ -302,7 +302,7 @@ static ptrdiff_t stretch(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t cou
     const int known = w->t->g || w->vector || (!w->weight && !w->bias); /* fold_dots, w->far */
     ptrdiff_t n = 0;
     for (const Fold *own = f + g; g + n < count && n < most && !own->exact && !w->far; n++, own++)
-        if (!known && !parameters_carry(w, own, at[PARAM] + (g + n) * step))
+        if (!known && !mild_fold(w, own) && !parameters_carry(w, own, at[PARAM] + (g + n) * step))
             break;
     return n;
 }

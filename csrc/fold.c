@@ -45,13 +45,15 @@ void spread(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, Fold *f)
     for (ptrdiff_t g = 0; g < groups; g++) {
         const ptrdiff_t first = at[PARAM] + g * w->parts;
         int exact = f[g].exact;
-        for (ptrdiff_t i = 0; i < w->parts && !exact && !w->t->g; i++)
+        const int known = w->t->g || mild_fold(w, &f[g]);
+        for (ptrdiff_t i = 0; i < w->parts && !exact && !known; i++)
             exact = !parameters_carry(w, &f[g], first + i);
         if (exact)
             exact_fold(w, nth(w, at, g * w->parts).at, &f[g]);
     }
-    for (ptrdiff_t i = most - 1; i >= 0; i--)
-        f[i] = f[i / w->parts];
+    for (ptrdiff_t last = most, g = (most - 1) / w->parts; g >= 0; last = g-- * w->parts)
+        for (ptrdiff_t i = last - 1; i >= g * w->parts; i--)
+            f[i] = f[g];
 }
 
 /* Evaluation: every channel's own. */

@@ -66,16 +66,19 @@ static int moment(const Sums *s, ptrdiff_t g, int is_double, int centred, double
 /* Adds sums of n parts of group g. */
 static void share(const Sums *parts, ptrdiff_t first, ptrdiff_t n, Sums *to, ptrdiff_t g)
 {
-    for (int o = 0; o < 2; o++) {
-        Two t = {to->hi[o][g], to->lo[o][g]};
-        for (ptrdiff_t i = first; i < first + n; i++) {
-            join(&t, parts->hi[o][i]);
-            if (parts->joined)
-                join(&t, parts->lo[o][i]);
+    Two r = {to->hi[0][g], to->lo[0][g]}, q = {to->hi[1][g], to->lo[1][g]};
+    for (ptrdiff_t i = first; i < first + n; i++) {
+        join(&r, parts->hi[0][i]);
+        join(&q, parts->hi[1][i]);
+        if (parts->joined) {
+            join(&r, parts->lo[0][i]);
+            join(&q, parts->lo[1][i]);
         }
-        to->hi[o][g] = t.hi;
-        to->lo[o][g] = t.lo;
     }
+    to->hi[0][g] = r.hi;
+    to->lo[0][g] = r.lo;
+    to->hi[1][g] = q.hi;
+    to->lo[1][g] = q.lo;
     for (ptrdiff_t i = first; i < first + n && to->masked; i++)
         to->count[g] += parts->count[i];
 }

@@ -329,7 +329,11 @@ void apply_tabled(const Work *, const ptrdiff_t at[STEPS], ptrdiff_t count, Line
 /* Of given statistics: what every channel is made with into values, ROWS_OF_PARAMS rows, if groups
  * that are neighbours are of channels that are, and the arithmetic type carries all. */
 void tabulate(Work *, const Fold *, ptrdiff_t channels, void *values);
-/* Can it carry scale and shift of a group whose parameter is that? */
+/* Can it carry scale and shift of a group, whatever its parameter is; if it is that? */
+static inline int mild_fold(const Work *w, const Fold *f)
+{
+    return w->mild && f->rstd >= 1 / MILD && f->rstd <= MILD;
+}
 int parameters_carry(const Work *, const Fold *, ptrdiff_t param);
 /* Can the arithmetic type carry them all? */
 int all_carried(const Work *, const ptrdiff_t at[STEPS], ptrdiff_t count, const Fold *);
