@@ -194,6 +194,7 @@ typedef struct {
     const ptrdiff_t *at;
     ptrdiff_t count, piece, along; /* pieces of a run */
     const Fold *f;
+    const Statistics *made; /* of a gradient, in place of the folds; or NULL */
     char *wide;
 } Pieces;
 
@@ -221,11 +222,16 @@ static OWN_FRAME void apply_pieces(const Pieces *s, Share *share, Lines *lines)
     const int back = p->form == COLS || p->runs * p->n > FAR;
     char wide[TILE] = {0};
     Applying a;
-    applying(&a, s->at, s->count, s->f, NULL, NULL, lines);
+    applying(&a, s->at, s->count, s->f, s->made, NULL, lines);
+    if (s->made) {
+        a.affine.shift = s->made->shift;
+        a.affine.slope = s->made->slope;
+        a.affine.weight = s->made->scale; /* nobody's: they run along the elements */
+    }
     if (w->table)
         take_tabled(w, &a);
     for (ptrdiff_t g = 0; g < s->count && p->pack; g++)
-        a.fill[g] = s->f[g].hi;
+        a.fill[g] = s->made ? (double)s->made->hi[g] : s->f[g].hi;
     for (ptrdiff_t item; next_item(share, &item);) {
         const ptrdiff_t q = back ? last - item : item, i = q % s->along * s->piece;
         const ptrdiff_t n = p->n - i < s->piece ? p->n - i : s->piece;
@@ -246,17 +252,26 @@ static void apply_share(void *context, Share *share)
 }
 
 static void apply_fast(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, const Fold *f,
-                       Lines *lines, char wide[TILE])
+                       const Statistics *made, Lines *lines, char wide[TILE])
 {
     enum { NEAR = 256 };
     const Plan *p = w->plan;
     const ptrdiff_t whole = w->inside > 1 && p->n > SPAN ? SPAN : p->n;
     const ptrdiff_t piece = p->pack ? BLOCK / count : p->form == COLS ? NEAR : whole;
-    const Pieces s = {w, at, count, piece, p->n > piece ? (p->n - 1) / piece + 1 : 1, f, wide};
+    const ptrdiff_t along = p->n > piece ? (p->n - 1) / piece + 1 : 1;
+    const Pieces s = {w, at, count, piece, along, f, made, wide};
     if (w->inside > 1)
         parallel(w->inside, p->runs * s.along, apply_share, (void *)&s);
     else
         apply_pieces(&s, &(Share){.last = p->runs * s.along, .alone = 1}, lines);
+}
+
+int apply_dx(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, const Statistics *made,
+             Lines *lines)
+{
+    char wide[TILE] = {0};
+    apply_fast(w, at, count, NULL, made, lines, wide);
+    return memchr(wide, 1, (size_t)count) != NULL;
 }
 
 /* In scratch, where they lie since they were taken. */
@@ -344,7 +359,7 @@ static void apply_tile(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count
         if (many && kept)
             apply_kept(w, nth(w, at, g).at, many, f + g, kept->bytes + g * size);
         else if (many)
-            apply_fast(w, nth(w, at, g).at, many, f + g, lines, wide);
+            apply_fast(w, nth(w, at, g).at, many, f + g, NULL, lines, wide);
         else
             exact_group(w, nth(w, at, g).at, &f[g]);
         many += !many;

@@ -17,6 +17,7 @@ typedef struct {
     Dot *dots;    /* by STAT of each part; NULL: not kept */
     double *sums; /* `words` rows of `pitch` for each chunk of groups; NULL: none */
     ptrdiff_t params, pitch, words, chunk;
+    int quick; /* back_rows() may do */
 } Drive;
 
 /* As the forward folded them: groups, parts together. */
@@ -36,6 +37,41 @@ static void folds_of(const Drive *d, const ptrdiff_t at[STEPS], ptrdiff_t count,
     }
 }
 
+/* Rows of floats, with a weight for each element, in whose way nothing stands: vectors fold them.
+ * 0: something does, and nothing is done. */
+static int back_rows(const Drive *d, const ptrdiff_t at[STEPS], ptrdiff_t count, double *params,
+                     Lines *lines)
+{
+    static const double none[TILE];
+    const Work *w = d->w;
+    Sums s;
+    Statistics own;
+    int plain;
+    if (d->moments) {
+        plain = w->kernels->fold_moments(d->moments + at[STAT], across(w->plan)->step[STAT], count,
+                                         &w->finish, &own);
+    } else {
+        sums(w, at, count, &(Summing){.k = NULL}, &s);
+        plain = w->kernels->finish(&s, count, &w->finish, &own);
+    }
+    if (!plain)
+        return 0;
+    const Weighing by = {{own.mean, none, own.rstd}, params, d->pitch};
+    sums(w, at, count, &(Summing){.k = own.mean, .by = &by}, &s);
+    if (w->kernels->fold_sums(&s, count, &w->finish, &own) &&
+        !apply_dx(w, at, count, &own, lines))
+        return 1;
+    Fold f[TILE];
+    for (ptrdiff_t g = 0; g < count; g++) {
+        f[g] = (Fold){.hi = own.hi[g], .lo = own.rest[g], .rstd = own.rstd[g]};
+        fold_dots(w, at[PARAM], &(Dot){total(sum_of(&s, 0, g)), total(sum_of(&s, 1, g))},
+                  own.count[g], &f[g]);
+    }
+    lines_end(lines);
+    apply(w, at, count, f, lines, NULL);
+    return 1;
+}
+
 /* Neighbouring groups; of blended ones the dots alone. */
 static void back(const Drive *d, const ptrdiff_t at[STEPS], ptrdiff_t count, double *sums,
                  Lines *lines)
@@ -46,6 +82,8 @@ static void back(const Drive *d, const ptrdiff_t at[STEPS], ptrdiff_t count, dou
     Moment m[TILE];
     Fold shared[TILE], each[TILE], *f = parts > 1 ? each : shared;
     Dot own[TILE], *dot = d->dots ? d->dots + at[STAT] : own;
+    if (d->quick && back_rows(d, at, count, sums, lines))
+        return;
     folds_of(d, at, groups, m, shared);
     if (parts > 1)
         memcpy(each, shared, (size_t)groups * sizeof *each);
@@ -197,6 +235,8 @@ static int by_chunk(Drive *d, Work *w, Gradient *job)
         rows[i] = get(w, w->weight, i);
     w->wide = rows;
     d->sums = rows + d->pitch;
+    d->quick = w->plan->form == ROWS && w->t->dtype != F64 && !w->t->mask && !w->blended &&
+               w->batch <= w->tile && across(w->plan)->step[PARAM] == 0;
     parallel(w->threads, chunks, back_chunks, d);
     sum_chunks(d, chunks, job);
     free(rows);

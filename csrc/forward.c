@@ -28,11 +28,7 @@ typedef struct {
 /* Of all at once, if nothing stands in their way. */
 static int finish_quick(const Work *w, ptrdiff_t count, const Sums *s, Statistics *to)
 {
-    const Limits l = limits(w);
-    const ptrdiff_t n = w->parts * w->plan->runs * w->plan->n;
-    const double inverse = n & (n - 1) ? 0 : 1 / (double)n;
-    const Finish how = {inverse, w->job->eps, l.far, l.least, l.most, w->centred};
-    return w->t->dtype != F64 && !s->masked && w->kernels->finish(s, count, &how, to);
+    return w->t->dtype != F64 && !s->masked && w->kernels->finish(s, count, &w->finish, to);
 }
 
 static void finish(const Drive *d, Batch *b, double *k, Sums *s)

@@ -3,6 +3,7 @@
  * float); pointers are void because one table serves all. Steps are in bytes. */
 #ifndef NORMC_KERNELS_H
 #define NORMC_KERNELS_H
+#include "norm.h"
 #include "tensor.h"
 #include <string.h>
 
@@ -80,15 +81,15 @@ typedef struct {
 } Sums;
 
 /* Of each: the mean, rest of which is beyond float; sum (x - mean)^2; 1 / sqrt of the variance and
- * eps; and what makes xhat in floats, ((x - hi) - lo) * scale. Beyond these limits float does not
- * carry them. inverse: 1 / n where that is exact, else 0. */
+ * eps; and what makes xhat in floats, ((x - hi) - lo) * scale, and dx, with shift and slope, too.
+ * Beyond these limits float does not carry them. inverse: 1 / n where that is exact, else 0. */
 typedef struct {
     double inverse, eps, far, least, most;
     int centred;
 } Finish;
 typedef struct {
-    double mean[TILE], rest[TILE], m2[TILE], rstd[TILE];
-    float hi[TILE], lo[TILE], scale[TILE];
+    double count[TILE], mean[TILE], rest[TILE], m2[TILE], rstd[TILE];
+    float hi[TILE], lo[TILE], scale[TILE], shift[TILE], slope[TILE];
 } Statistics;
 
 /* xhat = ((x - k) - lo) * rstd of each of up to TILE groups, in double. */

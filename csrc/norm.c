@@ -302,6 +302,14 @@ void work_close(Work *w)
     free(w->owned);
 }
 
+static Finish finish_of(const Work *w)
+{
+    const Limits l = limits(w);
+    const ptrdiff_t n = w->parts * w->plan->runs * w->plan->n;
+    const double inverse = n & (n - 1) ? 0 : 1 / (double)n;
+    return (Finish){inverse, w->job->eps, l.far, l.least, l.most, w->centred};
+}
+
 /* So many bytes of rows are under way. */
 static ptrdiff_t ahead_of(const Plan *p, ptrdiff_t size)
 {
@@ -342,6 +350,7 @@ int work_open(Work *w, Plan *plan, const Job *job)
     if (job->t.g && plan->vector)
         blocks_of(plan, 1, &w->blocks[1]);
     w->ahead = ahead_of(plan, itemsize(job->t.dtype));
+    w->finish = finish_of(w);
     w->piped = pipes(w, plan);
     w->tile = tile_of(plan);
     make_items(w, batch_of(w, plan));

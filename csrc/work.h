@@ -65,6 +65,7 @@ typedef struct {
     int mild;   /* one a group: none could where the deviation is mild, too */
     int stream; /* y is apart, and too large to stay in cache */
     double cut; /* results that are less become 0 */
+    Finish finish;
     const Plan *plan;
 } Work;
 
@@ -324,6 +325,9 @@ void spread(const Work *, const ptrdiff_t at[STEPS], ptrdiff_t count, Fold *f);
  * all. */
 void apply(const Work *, const ptrdiff_t at[STEPS], ptrdiff_t count, const Fold *, Lines *,
            Scratch *);
+/* Makes the dx of at most w->tile groups; 1: some are not finite, float may not have carried them.
+ */
+int apply_dx(const Work *, const ptrdiff_t at[STEPS], ptrdiff_t count, const Statistics *, Lines *);
 /* The same of a table, of rows as they lie. */
 void apply_tabled(const Work *, const ptrdiff_t at[STEPS], ptrdiff_t count, Lines *);
 /* Of given statistics: what every channel is made with into values, ROWS_OF_PARAMS rows, if groups
