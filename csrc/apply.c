@@ -219,7 +219,7 @@ static OWN_FRAME void apply_pieces(const Pieces *s, Share *share, Lines *lines)
     const Work *w = s->w;
     const Plan *p = w->plan;
     const ptrdiff_t last = p->runs * s->along - 1;
-    const int back = p->form == COLS || p->runs * p->n > FAR;
+    const int back = !w->job->given_mean && (p->form == COLS || p->runs * p->n > FAR);
     char wide[TILE] = {0};
     Applying a;
     applying(&a, s->at, s->count, s->f, s->made, NULL, lines);
