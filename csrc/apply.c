@@ -93,7 +93,7 @@ Applied applied_rows(const Work *w, Applying *a, ptrdiff_t run, ptrdiff_t i)
     char *y = t->y + a->at[Y] + run * runs->step[Y] + i * size;
     Walk x = {t->x + a->at[X] + run * runs->step[X] + i * size, row->step[X], runs->step[X], 0};
     if (a->kept)
-        x = (Walk){a->kept->bytes + (run * p->n + i) * size, p->runs * p->n * size, p->n * size, 0};
+        x.at = a->kept->bytes + i * size;
     set_params(w, a, param);
     return (Applied){.x = x,
                      .y = {y, row->step[Y], runs->step[Y]},

@@ -58,8 +58,7 @@ static int back_rows(const Drive *d, const ptrdiff_t at[STEPS], ptrdiff_t count,
         return 0;
     const Weighing by = {{own.mean, none, own.rstd}, params, d->pitch};
     sums(w, at, count, &(Summing){.k = own.mean, .by = &by}, &s);
-    if (w->kernels->fold_sums(&s, count, &w->finish, &own) &&
-        !apply_dx(w, at, count, &own, lines))
+    if (w->kernels->fold_sums(&s, count, &w->finish, &own) && !apply_dx(w, at, count, &own, lines))
         return 1;
     Fold f[TILE];
     for (ptrdiff_t g = 0; g < count; g++) {

@@ -18,7 +18,7 @@ static void bend_piece(const Bending *k, const ptrdiff_t at[STEPS], const void *
                        void *y, ptrdiff_t n)
 {
     if (k->b->add) { /* in the arithmetic type, which is what scratch has */
-        kernels(k->w.t->dtype == F64 ? F64 : F32)->add_rows(x, g, y, NULL, n, 0);
+        kernels(k->w.t->dtype == F64 ? F64 : F32)->add_rows(x, g, y, n, NULL);
         return;
     }
     const void *slope = parameters(&k->w, k->b->slope, at[PARAM]);

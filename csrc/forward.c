@@ -18,7 +18,7 @@ typedef struct {
 /* Neighbouring groups on their way: taken and finished, to be applied. */
 typedef struct {
     ptrdiff_t at[STEPS], count;
-    Scratch *kept; /* where their x is made; NULL: nowhere but where it lies */
+    Scratch *kept; /* where their x is made; NULL: where it lies */
     int plain;     /* the kernels carry them all */
     int made;      /* and take them as `own` has them; else as the folds have them */
     Statistics own;
@@ -65,9 +65,8 @@ static void add_in(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, Sc
     for (ptrdiff_t g = 0; g < (dense ? count > 0 : count); g++)
         for (ptrdiff_t run = 0; run < p->runs; run++) {
             const ptrdiff_t here = at[X] + g * step + run * p->run[0].step[X];
-            char *copy = kept ? kept->bytes + (g * p->runs + run) * n : NULL;
-            w->kernels->add_rows(s->x + here, s->g + here, s->y + here, copy,
-                                 dense ? count * p->n : p->n, w->stream && kept);
+            w->kernels->add_rows(s->x + here, s->g + here, s->y + here, dense ? count * p->n : p->n,
+                                 kept ? kept->bytes + g * n : NULL);
         }
 }
 
@@ -141,7 +140,7 @@ static OWN_FRAME void turn(const Drive *d, const Batch *a, Batch *b, Lines *line
     Sums s;
     Applying meanwhile;
     const int both = a->count && a->plain;
-    const Summing how = {.meanwhile = both ? &meanwhile : NULL, .kept = b->kept};
+    const Summing how = {.meanwhile = both ? &meanwhile : NULL, .kept = b->kept, .adds = w->summed};
     if (w->added)
         add_in(w, b->at, b->count, b->kept);
     if (both)
@@ -185,9 +184,7 @@ static OWN_FRAME void pipe_sums(const Drive *d, Share *share)
 static void pipe_items(void *context, Share *share)
 {
     const Drive *d = context;
-    const Work *w = d->w;
-    const ptrdiff_t bytes = w->batch * w->plan->runs * w->plan->n * itemsize(w->t->dtype);
-    if (w->added && w->stream && bytes <= (ptrdiff_t)sizeof(Scratch))
+    if (d->w->past)
         pipe_sums(d, share);
     else
         pipe(d, share, NULL);
@@ -267,7 +264,7 @@ int norm_forward(const Job *job)
         return 0;
     }
     const FpState saved = fp_enter();
-    if (job->sum && !w.added)
+    if (job->sum && !w.added && !w.summed)
         add_forward(job->sum);
     const int failed = w.blended ? by_phase(&w) : job->given_mean ? by_channel(&w) : by_group(&w);
     if (w.stream)

@@ -63,7 +63,8 @@ typedef struct {
 } Applied;
 
 /* To be taken, about k; NULL: 0. A block that comes in several calls keeps its lanes, 2 * LANES of
- * each group, from one to the next: the first does not resume, the last does not keep. */
+ * each group, from one to the next: the first does not resume, the last does not keep. adds: what is
+ * taken is made first, z bytes further, from x and what is r bytes further; k is 0. */
 typedef struct {
     Walk x;
     ptrdiff_t count;
@@ -71,6 +72,8 @@ typedef struct {
     double *lanes;
     int resume, keep;
     double *sums;
+    int adds;
+    ptrdiff_t r, z;
 } Taken;
 
 /* Of up to TILE groups: two sums in two words each, the first as kernels have them; joined: the

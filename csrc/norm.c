@@ -281,6 +281,14 @@ static int adds(const Work *w, const Plan *p)
     return 1;
 }
 
+/* Is a sum too large for the caches? Rows of an item follow each other. */
+static int goes_past(const Work *w, const Plan *p)
+{
+    const ptrdiff_t row = p->n * itemsize(w->t->dtype);
+    return w->stream && p->runs == 1 && across(p)->step[X] == row &&
+           w->batch * row <= (ptrdiff_t)sizeof(Scratch);
+}
+
 int share_insides(Work *w, ptrdiff_t items)
 {
     if (w->threads == 1)
@@ -362,5 +370,8 @@ int work_open(Work *w, Plan *plan, const Job *job)
     w->piped = w->piped && w->inside == 1;
     w->kept = w->kept && w->inside == 1;
     w->added = adds(w, plan);
+    w->past = w->added && w->piped && goes_past(w, plan);
+    w->summed = w->added && w->piped && job->t.dtype == F32 && !w->past;
+    w->added = w->added && !w->summed;
     return 0;
 }

@@ -19,9 +19,18 @@ static void sweep(const Work *w, const Piece *c, Walk x, const Summing *how, dou
     double lanes[KEPT * 2 * LANES];
     if (!p->pack && !how->kept)
         x.ahead = w->ahead;
+    else if (!p->pack) /* what the next are made of */
+        x.ahead = w->job->sum->x + c->at[X] + c->i * itemsize(F32) + c->count * x.step - x.at;
     for (ptrdiff_t run = 0; run < c->runs; run += each, x.at += x.run) {
         const Applied a = meanwhile ? applied_rows(w, meanwhile, c->run + run, c->i) : (Applied){0};
-        const Taken t = {x, c->count, how->k, lanes, run > 0, run + each < c->runs, sums};
+        Taken t = {x,    c->count,  how->k, lanes, run > 0, run + each < c->runs,
+                   sums, how->adds, 0,      0};
+        if (how->adds) {
+            const Tensors *s = w->job->sum;
+            t.x.at = s->x + (x.at - s->y);
+            t.r = s->g - s->x;
+            t.z = s->y - s->x;
+        }
         w->rows->sweep_rows(&a, &t, c->n, each);
     }
 }

@@ -49,11 +49,13 @@ typedef struct {
     int piped;              /* those of an item are applied while the next are taken */
     int kept;               /* they are packed once, and taken and applied in scratch */
     int added;              /* x is made item by item, before they are taken */
+    int past;               /* ... in scratch, and past the caches where it belongs */
+    int summed;             /* it is made while they are taken */
     ptrdiff_t items, tiles; /* tiles: items along the innermost kept loop */
     /* by so much the first of them is shorter, for the others to begin with a line of y */
     ptrdiff_t lead;
-    Blocks blocks[2]; /* of sums; of dots, with weights along the elements */
-    ptrdiff_t ahead;  /* bytes from what is taken of rows to what is asked for */
+    Blocks blocks[2];          /* of sums; of dots, with weights along the elements */
+    ptrdiff_t ahead;           /* bytes from what is taken of rows to what is asked for */
     int vector;                /* weight and bias run along the elements of a run: both are there */
     const void *weight, *bias; /* of the arithmetic type; NULL: 1, 0 */
     void *owned;               /* one of them, where it had to be made */
@@ -277,9 +279,9 @@ typedef struct {
     const ptrdiff_t *at;
     ptrdiff_t count;
     const Fold *f;
-    const Scratch *kept; /* where x has just been made; NULL: where it lies */
     ptrdiff_t param;
     int made;
+    const Scratch *kept; /* where x has just been made, one run each; NULL: where it lies */
     _Alignas(64) double params[ROWS_OF_PARAMS * TILE]; /* of the arithmetic type */
     double fill[TILE]; /* hi, what excluded elements become; packed */
     Affine affine;
@@ -302,6 +304,7 @@ typedef struct {
     const Weighing *by;
     Applying *meanwhile;
     Scratch *kept;
+    int adds; /* what is taken is made first */
 } Summing;
 
 /* sums.c */

@@ -69,7 +69,8 @@ int call_open(Call *c, State *state, SignatureId id, const char *function, PyObj
     if (parse(s, function, args, nargs, kwnames, &given) < 0)
         return -1;
     begin(c, s->initial);
-    if (convert_all(c, s, given.values, given.count) == 0 && mask_convert(&c->o, c->x, c->takes_where) == 0 &&
+    if (convert_all(c, s, given.values, given.count) == 0 &&
+        mask_convert(&c->o, c->x, c->takes_where) == 0 &&
         mask_convert(&c->o, c->residual, c->takes_where) == 0) {
         if (isnan(c->job.eps))
             c->job.eps = c->o.t.dtype == F64 ? DBL_EPSILON : FLT_EPSILON;

@@ -29,8 +29,7 @@ static int reduced_check(const Call *c, int which, int n, const npy_intp *shape)
 {
     PyArrayObject *array = c->arrays[which];
     const char *name = array_names[which];
-    if (array == NULL ||
-        (PyArray_NDIM(array) == n && same_shape(PyArray_DIMS(array), shape, n)))
+    if (array == NULL || (PyArray_NDIM(array) == n && same_shape(PyArray_DIMS(array), shape, n)))
         return 0;
     return refuse(PyExc_ValueError,
                   "Expected %s to be of same shape as normalized_shape, but got %s of shape %s and "
