@@ -399,11 +399,15 @@ def test_scaled_groups_of_many_channels(rng):
                        np.float64)
 
 
+@pytest.mark.parametrize("paired", [False, True])
 @pytest.mark.parametrize("cols", [False, True])
 @pytest.mark.parametrize("masked", [False, True])
-def test_products_that_overflow(masked, cols, rng):
-    """grad * weight leaves float's range, dx does not; and no other group takes notice."""
+def test_products_that_overflow(masked, cols, paired, rng):
+    """grad * weight leaves float's range, dx does not; and no other group takes notice. Of pairs
+    that cancel the means stay in range, too, and dx alone tells."""
     x, grad = rng.normal(size=(2, 40, 24)).astype(np.float32)
+    if paired:
+        x[7, 1::2], grad[7, 1::2] = x[7, ::2], -grad[7, ::2]
     grad[7], x[7] = grad[7] * np.float32(1e30), x[7] * np.float32(1e12)
     where = rng.random(x.shape) < 0.8 if masked else np.ones(x.shape, bool)
 
