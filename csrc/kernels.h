@@ -63,8 +63,8 @@ typedef struct {
 } Applied;
 
 /* To be taken, about k; NULL: 0. A block that comes in several calls keeps its lanes, 2 * LANES of
- * each group, from one to the next: the first does not resume, the last does not keep. adds: what is
- * taken is made first, z bytes further, from x and what is r bytes further; k is 0. */
+ * each group, from one to the next: the first does not resume, the last does not keep. adds: what
+ * is taken is made first, z bytes further, from x and what is r bytes further; k is 0. */
 typedef struct {
     Walk x;
     ptrdiff_t count;

@@ -291,14 +291,17 @@ static int goes_past(const Work *w, const Plan *p)
 
 int share_insides(Work *w, ptrdiff_t items)
 {
+    enum { TABLE = 1 << 16 }; /* bytes of sums at a time */
     if (w->threads == 1)
         return 0;
     const ptrdiff_t rounds = (items - 1) / w->threads + 1;
     if (4 * items >= 3 * rounds * w->threads) /* three quarters of their time is used */
         return 0;
     const ptrdiff_t most = w->batch < w->tile ? w->batch : w->tile;
-    const ptrdiff_t spans = w->blocks[w->t->g && w->plan->vector].spans; /* the most */
-    w->spans = malloc((size_t)(spans * most) * sizeof *w->spans);
+    const ptrdiff_t all = w->blocks[w->t->g && w->plan->vector].spans; /* the most */
+    const ptrdiff_t size = most * (ptrdiff_t)sizeof *w->spans, fit = (TABLE - 1) / size + 1;
+    w->room = all < fit ? all : fit;
+    w->spans = malloc((size_t)(w->room * size));
     w->inside = w->threads;
     w->threads = 1;
     return w->spans ? 0 : -1;

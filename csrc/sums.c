@@ -259,18 +259,19 @@ static OWN_FRAME void sum_in_turn(const Work *w, const ptrdiff_t at[STEPS], ptrd
     }
 }
 
-/* Spans of an item, and groups of it, for threads to share. */
+/* Spans of an item, and groups of it, for threads to share: as many at a time as have room. */
 typedef struct {
     const Work *w;
     const ptrdiff_t *at;
     const Summing *how;
     const Blocks *of;
     ptrdiff_t count, each; /* groups; that are summed together */
+    ptrdiff_t first, spans;
 } Spread;
 
 static OWN_FRAME void sum_part(const Spread *s, ptrdiff_t item)
 {
-    const ptrdiff_t span = item % s->of->spans, g = item / s->of->spans * s->each;
+    const ptrdiff_t span = item % s->spans, g = item / s->spans * s->each;
     const ptrdiff_t count = s->count - g < s->each ? s->count - g : s->each;
     const Weighing *by = s->how->by;
     Weighing weighing;
@@ -283,7 +284,7 @@ static OWN_FRAME void sum_part(const Spread *s, ptrdiff_t item)
         weighing.about = (Deviations){by->about.k + g, by->about.lo + g, by->about.rstd + g};
         how.by = &weighing;
     }
-    sum_span(s->w, nth(s->w, s->at, g).at, count, &how, s->of, span, &sum, included);
+    sum_span(s->w, nth(s->w, s->at, g).at, count, &how, s->of, s->first + span, &sum, included);
     for (ptrdiff_t i = 0; i < count; i++) {
         SpanSums *to = &s->w->spans[span * s->count + g + i];
         *to = span_sums(&sum, i);
@@ -311,20 +312,20 @@ static ptrdiff_t groups_together(const Work *w, ptrdiff_t count, ptrdiff_t spans
 static void sum_shared_out(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count,
                            const Summing *how, const Blocks *of, Sums *to)
 {
-    const ptrdiff_t spans = of->spans;
     const int ordered = how->by && how->by->params;
-    const ptrdiff_t each = ordered ? count : groups_together(w, count, spans);
-    const Spread s = {w, at, how, of, count, each};
-    if (count == 0)
-        return;
-    parallel(w->inside, ((count - 1) / each + 1) * spans, sum_parts_of, (void *)&s);
+    const ptrdiff_t each = ordered ? count : groups_together(w, count, of->spans);
+    Spread s = {w, at, how, of, count, each, 0, 0};
     to->joined = 1;
     clear(to, count);
-    for (ptrdiff_t span = 0; span < spans; span++)
-        for (ptrdiff_t g = 0; g < count; g++) {
-            add_span(to, g, &w->spans[span * count + g]);
-            to->count[g] += w->spans[span * count + g].count;
+    for (; count && s.first < of->spans; s.first += s.spans) {
+        const ptrdiff_t left = of->spans - s.first;
+        s.spans = left < w->room ? left : w->room;
+        parallel(w->inside, ((count - 1) / each + 1) * s.spans, sum_parts_of, &s);
+        for (ptrdiff_t i = 0; i < s.spans * count; i++) {
+            add_span(to, i % count, &w->spans[i]);
+            to->count[i % count] += w->spans[i].count;
         }
+    }
 }
 
 void sums(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, const Summing *how, Sums *to)

@@ -42,7 +42,8 @@ typedef struct {
     ptrdiff_t parts;
     int threads;     /* that share the items, or 1: */
     int inside;      /* that share each item, or 1 */
-    SpanSums *spans; /* those of an item, where it is shared */
+    SpanSums *spans; /* of an item, where it is shared, */
+    ptrdiff_t room;  /* for so many spans of its groups */
     ptrdiff_t batch; /* groups of an item at most; whole parts */
     /* groups that kernels are given at a time at most: <= TILE, and, packed, as scratch holds */
     ptrdiff_t tile;
@@ -346,7 +347,8 @@ int parameters_carry(const Work *, const Fold *, ptrdiff_t param);
 int all_carried(const Work *, const ptrdiff_t at[STEPS], ptrdiff_t count, const Fold *);
 void applying(Applying *, const ptrdiff_t at[STEPS], ptrdiff_t count, const Fold *,
               const Statistics *made, const Scratch *kept, Lines *);
-/* Rows of floats: elements i .. of runs run .. of the groups that are being applied; all of them. */
+/* Rows of floats: elements i .. of runs run .. of the groups that are being applied; all of them.
+ */
 Applied applied_rows(const Work *, Applying *, ptrdiff_t run, ptrdiff_t i);
 void apply_rows(const Work *, Applying *);
 

@@ -116,6 +116,19 @@ def test_large_groups(case, dtype, rng):
         assert_any_number(case, kind, dtype, layout, rng)
 
 
+def test_more_spans_than_are_summed_at_a_time(rng):
+    """Of 512 columns the sums of three have room."""
+    case = Case("batch_norm", (30000, 512))
+    x, where = plain(case, rng, np.float32), rng.random(case.shape) < 0.8
+
+    def compute():
+        both = [case.call(normc, x, where=mask, return_moments=True)[1] for mask in (None, where)]
+        return [*back(case, x, x),
+                *(part for m in both for part in (m.count, m.mean, m.mean_lo, m.m2))]
+
+    by_any_number(compute)
+
+
 @pytest.mark.parametrize("case", LARGE[:4] + LARGE[-1:], ids=str)
 def test_large_groups_in_scaled_double(case, rng):
     assert_any_number(case, uncarried, np.float32, zoo.contiguous, rng)

@@ -14,8 +14,8 @@ const char *shape_text(char *text, int n, const npy_intp *dims, const char brack
 /* An argument of a type that C does not know, as a function of normc/_convert.py makes it. */
 PyObject *ask(const State *, int which, PyObject *, const char *name);
 
-/* A call's arguments in the order of the parameters, borrowed; NULL, or not among the first `count`:
- * not given, there is a default. */
+/* A call's arguments in the order of the parameters, borrowed; NULL, or not among the first
+ * `count`: not given, there is a default. */
 typedef struct {
     PyObject *const *values; /* the call's own, or, with keywords, sorted */
     int count;
