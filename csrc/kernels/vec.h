@@ -61,6 +61,31 @@ INLINE vf cut_vf(vf v, vf cut)
     return (vf)((vi)v & ~(vi)(v < cut));
 }
 
+/* The same where cut is 0, as it is of floats that are stored: -0 stays, too. */
+enum { ABOVE_0 = 2 };
+INLINE vd above_vd(vd v)
+{
+    const vd zero = {0};
+#if defined(__AVX2__)
+    return (vd)_mm256_max_pd((__m256d)zero, (__m256d)v);
+#elif defined(__SSE2__)
+    return (vd)_mm_max_pd((__m128d)zero, (__m128d)v);
+#else
+    return cut_vd(v, zero);
+#endif
+}
+INLINE vf above_vf(vf v)
+{
+    const vf zero = {0};
+#if defined(__AVX2__)
+    return (vf)_mm256_max_ps((__m256)zero, (__m256)v);
+#elif defined(__SSE2__)
+    return (vf)_mm_max_ps((__m128)zero, (__m128)v);
+#else
+    return cut_vf(v, zero);
+#endif
+}
+
 /* A store past the caches; p is a multiple of the vector's size. */
 INLINE void stream_vf(float *p, vf v)
 {
