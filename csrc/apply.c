@@ -212,14 +212,15 @@ void apply_tabled(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, Lin
     apply_rows(w, &a);
 }
 
-/* Backwards where a group does not stay in the nearest cache: what was taken last is still near. */
+/* Backwards where a group was taken and does not stay in the nearest cache: what was taken last is
+ * still near. */
 static OWN_FRAME void apply_pieces(const Pieces *s, Share *share, Lines *lines)
 {
     enum { FAR = 1 << 15 };
     const Work *w = s->w;
     const Plan *p = w->plan;
     const ptrdiff_t last = p->runs * s->along - 1;
-    const int back = !w->job->given_mean && (p->form == COLS || p->runs * p->n > FAR);
+    const int back = !walked(w->job) && (p->form == COLS || p->runs * p->n > FAR);
     char wide[TILE] = {0};
     Applying a;
     applying(&a, s->at, s->count, s->f, s->made, NULL, lines);

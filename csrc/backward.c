@@ -37,8 +37,8 @@ static void folds_of(const Drive *d, const ptrdiff_t at[STEPS], ptrdiff_t count,
     }
 }
 
-/* Rows of floats, with a weight for each element, in whose way nothing stands: vectors fold them.
- * 0: something does, and nothing is done. */
+/* Rows of floats or halves, with a weight for each element, in whose way nothing stands: vectors
+ * fold them. 0: something does, and nothing is done. */
 static int back_rows(const Drive *d, const ptrdiff_t at[STEPS], ptrdiff_t count, double *params,
                      Lines *lines)
 {

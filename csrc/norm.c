@@ -75,13 +75,16 @@ static int parted(const Job *job)
     return table[job->kind].split && !flat(job) && job->num_groups < job->t.shape[job->axis];
 }
 
-/* Where the statistics are given nothing is taken, and x is walked as it lies: a run is what one
- * channel has of an example, or, if that is one element, of all; but for the gradients of the
- * parameters. */
+int walked(const Job *job)
+{
+    return job->given_mean && !job->t.g && !table[job->kind].blended;
+}
+
+/* A run is what one channel has of an example, or, if that is one element, of all; but for the
+ * gradients of the parameters. */
 static int shares_n(const Job *job)
 {
-    const int walked = job->given_mean && !job->t.g && !table[job->kind].blended;
-    return walked ? flat(job) : table[job->kind].over_n;
+    return walked(job) ? flat(job) : table[job->kind].over_n;
 }
 
 /* (N, C, P): the first axis that is not the channels, the channels, the rest. */

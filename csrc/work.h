@@ -375,6 +375,8 @@ typedef struct {
 } Grid;
 
 Grid grid(const Job *, ptrdiff_t groups);
+/* norm.c: the statistics are given, nothing is taken, and x is walked as it lies. */
+int walked(const Job *);
 /* norm.c: a job's plan and operands, and what work_close() frees; -1: out of memory. Without
  * elements there is no more than the plan. */
 int work_open(Work *, Plan *, const Job *);
