@@ -16,6 +16,38 @@ enum { FW = VB / 4 }; /* floats in a vector */
 typedef uint16_t vs __attribute__((vector_size(VB / 2)));
 typedef uint32_t vu __attribute__((vector_size(VB)));
 
+INLINE vs load_halves(const uint16_t *x)
+{
+    vs v;
+    memcpy(&v, x, sizeof v);
+    return v;
+}
+/* The first n of 4, of FW halves, zero for the others, which are not read. Without a place in
+ * memory, which could not be loaded whole before all of its parts have left for the cache. */
+INLINE uint64_t few_halves(const uint16_t *x, ptrdiff_t n)
+{
+    uint64_t four;
+    uint32_t two;
+    if (n >= 4) {
+        memcpy(&four, x, sizeof four);
+        return four;
+    }
+    if (n < 2)
+        return n == 1 ? x[0] : 0;
+    memcpy(&two, x, sizeof two);
+    return n == 3 ? two | (uint64_t)x[2] << 32 : two;
+}
+INLINE vs first_halves(const uint16_t *x, ptrdiff_t n)
+{
+#ifdef __AVX2__
+    const uint64_t more = n > 4 ? few_halves(x + 4, n - 4) : 0;
+    return (vs)_mm_set_epi64x((long long)more, (long long)few_halves(x, n));
+#else
+    const uint64_t all = few_halves(x, n);
+    return load_halves((const uint16_t *)&all);
+#endif
+}
+
 /* gcc 12 converts vectors of integers one by one. */
 INLINE vu widen_bits(vs h)
 {
@@ -102,6 +134,26 @@ INLINE void narrow_pair_bf16(uint16_t *y, vf v, vf w)
 INLINE void narrow_pair_bf16(uint16_t *y, vf v, vf w)
 {
     narrow_bits(y, nearest_or_nan_bf16(v), nearest_or_nan_bf16(w));
+}
+#endif
+
+#ifdef HALVES
+/* The last pair of n, or all of less than one, by one store: it is loaded whole. */
+INLINE void last_pair(uint16_t to[PAIR], const uint16_t *x, ptrdiff_t n)
+{
+    const vs none = {0}, a = n < FW ? first_halves(x, n) : load_halves(x);
+    if (n >= PAIR)
+        store_vf((float *)(void *)to, load_vf((const float *)(const void *)(x + n - PAIR)));
+    else
+        store_vf((float *)(void *)to,
+                 (vf)_mm256_set_m128i((__m128i)(n > FW ? first_halves(x + FW, n - FW) : none),
+                                      (__m128i)a));
+}
+/* DW of a vector's floats as doubles: those of its half j. */
+INLINE vd widen_half(vf v, int j)
+{
+    return (vd)_mm256_cvtps_pd(j ? _mm256_extractf128_ps((__m256)v, 1)
+                                 : _mm256_castps256_ps128((__m256)v));
 }
 #endif
 

@@ -51,6 +51,28 @@ INLINE void store_vf(float *p, vf v)
     memcpy(p, &v, sizeof v);
 }
 
+/* n bytes, fewer than most, a power of two: moves of fixed sizes, the second of which may have bytes
+ * in common with the first. */
+INLINE void copy_few(int most, void *to, const void *from, ptrdiff_t n)
+{
+    char *t = to;
+    const char *f = from;
+    n &= most - 1;
+#define FEW(size)                                 \
+    if (most > size && n >= size) {               \
+        memcpy(t, f, size);                       \
+        memcpy(t + n - size, f + n - size, size); \
+        return;                                   \
+    }
+    FEW(32)
+    FEW(16)
+    FEW(8)
+    FEW(4)
+    FEW(2)
+    FEW(1)
+#undef FEW
+}
+
 /* What is less than cut becomes 0; NaN is not. */
 INLINE vd cut_vd(vd v, vd cut)
 {
