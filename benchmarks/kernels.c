@@ -119,13 +119,13 @@ static Walk walk(const Bench *b, const char *at)
 
 static void dots_rows(Bench *b)
 {
-    const Walk x = walk(b, b->x), g = walk(b, b->g);
+    const Walk x = {b->x, row(b), 0, 0}, g = {b->g, row(b), 0, 0};
     b->k->dots_rows(&x, &g, b->rows, N, 1, &b->about, NULL, NULL, 0, b->sums);
 }
 
 static void dots_rows_vector(Bench *b)
 {
-    const Walk x = walk(b, b->x), g = walk(b, b->g);
+    const Walk x = {b->x, row(b), 0, 0}, g = {b->g, row(b), 0, 0};
     b->k->dots_rows(&x, &g, b->rows, N, 1, &b->about, b->weights, b->lanes, N, b->sums);
 }
 
@@ -139,9 +139,14 @@ static void dots_cols(Bench *b)
 
 static void dx_rows(Bench *b)
 {
-    const Walk x = walk(b, b->x), g = walk(b, b->g);
-    int wide;
-    b->k->dx_rows(&x, &g, b->y, arith_row(b), N, b->rows, &b->affine, b->params, NULL, &wide);
+    const Walk g = {b->g, row(b), 0, 0};
+    const Applied a = {.x = {b->x, row(b), 0, 0},
+                       .y = {b->y, row(b), 0},
+                       .count = b->rows,
+                       .s = &b->affine,
+                       .w = b->params};
+    char wide[TILE];
+    b->k->dx_rows(&a, &g, N, 1, wide);
 }
 
 static void dx_cols(Bench *b)
@@ -195,10 +200,10 @@ static const struct {
     {"take_cols", take_cols, 0, 1, 0, 0},
     {"take_run_cols", take_run_cols, 0, 1, 0, 0},
     {"apply_cols", apply_cols, 0, 2, 0, 0},
-    {"dots_rows", dots_rows, 0, 2, 0, 0},
-    {"dots_rows, weights", dots_rows_vector, 0, 2, 0, 0},
+    {"dots_rows", dots_rows, 2, 0, 0, 1},
+    {"the same, weights", dots_rows_vector, 2, 0, 0, 1},
     {"dots_cols", dots_cols, 0, 2, 0, 0},
-    {"dx_rows", dx_rows, 0, 3, 0, 0},
+    {"dx_rows", dx_rows, 3, 0, 0, 1},
     {"dx_cols", dx_cols, 0, 3, 0, 0},
     {"bend_rows", bend_rows, 0, 2, 0, 0},
     {"bend_dx_rows", bend_dx_rows, 0, 3, 0, 0},
@@ -260,7 +265,7 @@ static Bench bench(Dtype type)
     b.sums = aligned(3 * TILE * sizeof(double));
     b.lanes = aligned(2 * LANES * PITCH * sizeof(double));
     fill(b.k, type, b.x, FAR * N);
-    fill(&kernels_baseline[type == F64 ? F64 : F32], type == F64 ? F64 : F32, b.g, FAR * N);
+    fill(b.k, type, b.g, FAR * N);
     fill(&kernels_baseline[type == F64 ? F64 : F32], type == F64 ? F64 : F32, b.params, N);
     fill(&kernels_baseline[F64], F64, (char *)b.weights, N);
     b.affine = (Affine){.hi = b.params,

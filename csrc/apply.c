@@ -104,15 +104,33 @@ Applied applied_rows(const Work *w, Applying *a, ptrdiff_t run, ptrdiff_t i)
                      .lines = a->lines};
 }
 
-void apply_rows(const Work *w, Applying *a)
+/* Elements i .. i + n - 1 of some runs from `run` on, or back. Of x that was taken, what comes next is
+ * asked for. */
+static void walk_rows(const Work *w, Applying *a, ptrdiff_t run, ptrdiff_t runs, ptrdiff_t i,
+                      ptrdiff_t n, int back, char *wide)
+{
+    const Loop *row = across(w->plan);
+    const Taken none = {.count = 0};
+    Applied rows = applied_rows(w, a, run, i);
+    const ptrdiff_t g_run = w->plan->run[0].step[G], size = itemsize(w->t->dtype);
+    rows.x.ahead = walked(w->job) ? 0 : rows.x.step * a->count;
+    rows.x.run = back ? -rows.x.run : rows.x.run;
+    rows.y.run = back ? -rows.y.run : rows.y.run;
+    if (!w->t->g) {
+        w->rows->sweep_rows(&rows, &none, n, runs);
+        return;
+    }
+    const Walk g = {w->t->g + a->at[G] + run * g_run + i * size, row->step[G],
+                    back ? -g_run : g_run, 0};
+    w->rows->dx_rows(&rows, &g, n, runs, wide);
+}
+
+void apply_rows(const Work *w, Applying *a, int back, char *wide)
 {
     const Plan *p = w->plan;
     const ptrdiff_t each = p->run[0].step[PARAM] ? 1 : p->runs;
-    const Taken none = {.count = 0};
-    for (ptrdiff_t run = 0; run < p->runs; run += each) {
-        const Applied rows = applied_rows(w, a, run, 0);
-        w->rows->sweep_rows(&rows, &none, p->n, each);
-    }
+    for (ptrdiff_t run = 0; run < p->runs; run += each)
+        walk_rows(w, a, back ? p->runs - 1 - run : run, each, 0, p->n, back, wide);
 }
 
 static void forward_piece(const Work *w, const Piece *c, Applying *a, const Walk *x, char *y,
@@ -120,9 +138,8 @@ static void forward_piece(const Work *w, const Piece *c, Applying *a, const Walk
 {
     const void *weight = w->vector ? parameters(w, w->weight, param + c->i) : NULL;
     const void *bias = w->vector ? parameters(w, w->bias, param + c->i) : NULL;
-    const ptrdiff_t next = w->job->given_mean || w->plan->pack ? 0 : c->count;
     const Taken none = {.count = 0};
-    const Applied rows = {.x = {x->at, x->step, 0, x->step * next},
+    const Applied rows = {.x = *x,
                           .y = {y, ystep, 0},
                           .count = c->count,
                           .s = &a->affine,
@@ -138,22 +155,26 @@ static void forward_piece(const Work *w, const Piece *c, Applying *a, const Walk
 static void dx_piece(const Work *w, const Piece *c, const Applying *a, const Walk *x, const Walk *g,
                      char *y, ptrdiff_t ystep, ptrdiff_t param, char *wide)
 {
-    const int cols = w->plan->form == COLS;
     const void *weight = w->vector ? parameters(w, w->weight, param + c->i) : NULL;
+    const Applied rows = {.x = *x,
+                          .y = {y, ystep, 0},
+                          .count = c->count,
+                          .s = &a->affine,
+                          .w = weight,
+                          .lines = a->lines};
     int any = 0;
-    if (cols)
-        w->kernels->dx_cols(x, g, y, ystep, c->n, c->count, &a->affine, weight, &any);
-    else
-        w->kernels->dx_rows(x, g, y, ystep, c->n, c->count, &a->affine, weight, a->lines, &any);
-    if (any && !cols)
-        lines_end(a->lines);
+    if (w->plan->form == ROWS) {
+        w->rows->dx_rows(&rows, g, c->n, 1, wide);
+        return;
+    }
+    w->kernels->dx_cols(x, g, y, ystep, c->n, c->count, &a->affine, weight, &any);
     for (ptrdiff_t k = 0; any && k < c->count; k++)
         for (ptrdiff_t i = 0; i < c->n; i++)
-            if (!isfinite(get(w, y + (cols ? i : k) * ystep, cols ? k : i)))
+            if (!isfinite(get(w, y + i * ystep, k)))
                 wide[k] = 1;
 }
 
-/* Elements of one run of each group. */
+/* Elements of one run of each group, of columns or by way of scratch. */
 static OWN_FRAME void apply_piece(const Work *w, const Piece *c, Applying *a, char *wide)
 {
     const Plan *p = w->plan;
@@ -209,7 +230,7 @@ void apply_tabled(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, Lin
     Applying a;
     applying(&a, at, count, NULL, NULL, NULL, lines);
     take_tabled(w, &a);
-    apply_rows(w, &a);
+    apply_rows(w, &a, 0, NULL);
 }
 
 /* Backwards where a group was taken and does not stay in the nearest cache: what was taken last is
@@ -233,12 +254,18 @@ static OWN_FRAME void apply_pieces(const Pieces *s, Share *share, Lines *lines)
         take_tabled(w, &a);
     for (ptrdiff_t g = 0; g < s->count && p->pack; g++)
         a.fill[g] = s->made ? (double)s->made->hi[g] : s->f[g].hi;
-    for (ptrdiff_t item; next_item(share, &item);) {
+    const int rows = p->form == ROWS && !p->pack;
+    if (rows && w->inside == 1)
+        apply_rows(w, &a, back, wide);
+    for (ptrdiff_t item; (!rows || w->inside > 1) && next_item(share, &item);) {
         const ptrdiff_t q = back ? last - item : item, i = q % s->along * s->piece;
         const ptrdiff_t n = p->n - i < s->piece ? p->n - i : s->piece;
         if (p->pack && p->form == COLS && i)
             ask_piece(w, &(Piece){s->at, s->count, q / s->along, 1, i - s->piece, s->piece});
-        apply_piece(w, &(Piece){s->at, s->count, q / s->along, 1, i, n}, &a, wide);
+        if (rows)
+            walk_rows(w, &a, q / s->along, 1, i, n, 0, wide);
+        else
+            apply_piece(w, &(Piece){s->at, s->count, q / s->along, 1, i, n}, &a, wide);
     }
     for (ptrdiff_t g = 0; g < s->count && w->t->g; g++)
         if (wide[g])

@@ -151,7 +151,7 @@ static OWN_FRAME void turn(const Drive *d, const Batch *a, Batch *b, Lines *line
         sum_shared(w, b->at, means(w, b->count), &how, &s);
         finish(d, b, NULL, &s);
     } else if (both) {
-        apply_rows(w, &meanwhile);
+        apply_rows(w, &meanwhile, 0, NULL);
     }
 }
 

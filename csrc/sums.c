@@ -71,8 +71,8 @@ static OWN_FRAME void sum_rows(const Work *w, const Piece *c, const Summing *how
         g.ahead = near(w) ? g.step * c->count : g.run;
     }
     if (by)
-        w->kernels->dots_rows(&x, &g, c->count, c->n, c->runs, &by->about, weights(w, param),
-                              by->params ? by->params + param : NULL, by->pitch, sums);
+        w->rows->dots_rows(&x, &g, c->count, c->n, c->runs, &by->about, weights(w, param),
+                           by->params ? by->params + param : NULL, by->pitch, sums);
     else
         sweep(w, c, x, how, sums);
 }

@@ -347,10 +347,10 @@ int parameters_carry(const Work *, const Fold *, ptrdiff_t param);
 int all_carried(const Work *, const ptrdiff_t at[STEPS], ptrdiff_t count, const Fold *);
 void applying(Applying *, const ptrdiff_t at[STEPS], ptrdiff_t count, const Fold *,
               const Statistics *made, const Scratch *kept, Lines *);
-/* Rows of floats: elements i .. of runs run .. of the groups that are being applied; all of them.
- */
+/* Rows as they lie: elements i .. of runs run .. of the groups that are being applied; all of them,
+ * the last run first if back. wide: of a gradient, as kernel dx_rows has it. */
 Applied applied_rows(const Work *, Applying *, ptrdiff_t run, ptrdiff_t i);
-void apply_rows(const Work *, Applying *);
+void apply_rows(const Work *, Applying *, int back, char *wide);
 
 /* dots.c: sum g and sum g * xhat of a group, without its weight where it has one for all. */
 typedef struct {

@@ -73,6 +73,15 @@ INLINE void copy_few(int most, void *to, const void *from, ptrdiff_t n)
 #undef FEW
 }
 
+INLINE int any_bit(vl v)
+{
+#if defined(__AVX2__)
+    return !_mm256_testz_si256((__m256i)v, (__m256i)v);
+#else
+    return (v[0] | v[1]) != 0;
+#endif
+}
+
 /* What is less than cut becomes 0; NaN is not. */
 INLINE vd cut_vd(vd v, vd cut)
 {
