@@ -128,7 +128,7 @@ static void walk_rows(const Work *w, Applying *a, ptrdiff_t run, ptrdiff_t runs,
 void apply_rows(const Work *w, Applying *a, int back, char *wide)
 {
     const Plan *p = w->plan;
-    const ptrdiff_t each = p->run[0].step[PARAM] ? 1 : p->runs;
+    const ptrdiff_t each = p->run[0].step[PARAM] || w->vector ? 1 : p->runs;
     for (ptrdiff_t run = 0; run < p->runs; run += each)
         walk_rows(w, a, back ? p->runs - 1 - run : run, each, 0, p->n, back, wide);
 }
