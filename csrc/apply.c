@@ -162,16 +162,10 @@ static void dx_piece(const Work *w, const Piece *c, const Applying *a, const Wal
                           .s = &a->affine,
                           .w = weight,
                           .lines = a->lines};
-    int any = 0;
-    if (w->plan->form == ROWS) {
+    if (w->plan->form == COLS)
+        w->rows->dx_cols(x, g, y, ystep, c->n, c->count, &a->affine, weight, wide);
+    else
         w->rows->dx_rows(&rows, g, c->n, 1, wide);
-        return;
-    }
-    w->kernels->dx_cols(x, g, y, ystep, c->n, c->count, &a->affine, weight, &any);
-    for (ptrdiff_t k = 0; any && k < c->count; k++)
-        for (ptrdiff_t i = 0; i < c->n; i++)
-            if (!isfinite(get(w, y + i * ystep, k)))
-                wide[k] = 1;
 }
 
 /* Elements of one run of each group, of columns or by way of scratch. */

@@ -123,10 +123,8 @@ static void choose(Plan *p, const Tensors *t, Form form)
     const int dense_enough =
         form == COLS ? dense(across(p), t) : dense(&p->inner[p->ninner - 1], t) && p->nrun == 1;
     p->form = form;
-    /* halves are walked where vectors convert them, but in columns */
-    const int walked = t->dtype >= F32 || (form == ROWS && kernels(t->dtype)->direct);
-    const int plain =
-        walked && !t->swapped && !t->mask && (!t->g || (t->gdtype == t->dtype && !t->gswapped));
+    const int plain = kernels(t->dtype)->direct && !t->swapped && !t->mask &&
+                      (!t->g || (t->gdtype == t->dtype && !t->gswapped));
     p->pack = !(dense_enough && p->ninner == 1 && plain && aligned(p, t));
 }
 
@@ -151,4 +149,5 @@ void plan_make(Plan *p, int naxes, const Loop *axes, const char *shared, const T
 void plan_columns(Plan *p, const Tensors *t)
 {
     choose(p, t, COLS);
+    p->pack |= t->dtype < F32;
 }

@@ -102,7 +102,8 @@ static OWN_FRAME void sum_cols(const Work *w, const Piece *c, const Summing *how
     const double *k = how->k;
     const Plan *p = w->plan;
     const Tensors *t = w->t;
-    const ptrdiff_t size = arithsize(t->dtype), width = c->count, end = c->i + c->n;
+    const ptrdiff_t size = p->pack ? arithsize(t->dtype) : itemsize(t->dtype);
+    const ptrdiff_t width = c->count, end = c->i + c->n;
     const ptrdiff_t strip = strip_of(p, width, at_once);
     Scratch xs, gs;
     for (ptrdiff_t l = 0; !at_once && l < 2 * LANES; l++)
@@ -129,17 +130,15 @@ static OWN_FRAME void sum_cols(const Work *w, const Piece *c, const Summing *how
                 g.at += here[G];
             }
             if (by)
-                w->kernels->dots_cols(&x, &g, s.n, width, &by->about, weights(w, here_param),
-                                      by->params ? by->params + here_param : NULL, by->pitch,
-                                      lanes);
+                w->rows->dots_cols(&x, &g, s.n, width, &by->about, weights(w, here_param),
+                                   by->params ? by->params + here_param : NULL, by->pitch, lanes);
             else if (at_once)
-                w->kernels->take_run_cols(x.at, x.step, next_block(p, &s, size), s.n, width, k,
-                                          sums);
+                w->rows->take_run_cols(x.at, x.step, next_block(p, &s, size), s.n, width, k, sums);
             else
-                w->kernels->take_cols(x.at, x.step, s.n, width, k, lanes);
+                w->rows->take_cols(x.at, x.step, s.n, width, k, lanes);
         }
     if (!at_once)
-        w->kernels->fold_cols(lanes, width, sums);
+        w->rows->fold_cols(lanes, width, sums);
 }
 
 /* One by one, as rows were summed: a load of several would wait until their stores, and all before,

@@ -149,6 +149,25 @@ INLINE void last_pair(uint16_t to[PAIR], const uint16_t *x, ptrdiff_t n)
                  (vf)_mm256_set_m128i((__m128i)(n > FW ? first_halves(x + FW, n - FW) : none),
                                       (__m128i)a));
 }
+/* DW elements, or the first m of them, as doubles. */
+INLINE __m128i quarter(const uint16_t *x, ptrdiff_t m)
+{
+    return _mm_cvtsi64_si128((long long)few_halves(x, m));
+}
+INLINE vd widen_few_f16(const uint16_t *x, ptrdiff_t m)
+{
+    return (vd)_mm256_cvtps_pd(_mm_cvtph_ps(quarter(x, m)));
+}
+INLINE vd widen_few_bf16(const uint16_t *x, ptrdiff_t m)
+{
+    const __m128i bits = _mm_cvtepu16_epi32(quarter(x, m));
+    return (vd)_mm256_cvtps_pd(_mm_castsi128_ps(_mm_slli_epi32(bits, 16)));
+}
+#define widen_f16(x)          widen_few_f16(x, DW)
+#define widen_bf16(x)         widen_few_bf16(x, DW)
+#define widen_part_f16(x, m)  widen_few_f16(x, m)
+#define widen_part_bf16(x, m) widen_few_bf16(x, m)
+
 /* DW of a vector's floats as doubles: those of its half j. */
 INLINE vd widen_half(vf v, int j)
 {

@@ -181,6 +181,16 @@ INLINE void *line_start(Lines *l, void *y, ptrdiff_t n)
     return l->bytes[i];
 }
 
+/* So many bytes of a row that comes some 8 KB of them later: where rows are longer than the columns,
+ * no hardware finds it. */
+INLINE void ask_row(const void *row, ptrdiff_t step, ptrdiff_t bytes)
+{
+    enum { AHEAD = 8192 };
+    const char *next = (const char *)row + (AHEAD / bytes + 1) * step;
+    for (ptrdiff_t i = 0; i < bytes; i += LINE)
+        __builtin_prefetch(next + i, 0, 2);
+}
+
 /* DW doubles that have just been stored one by one: a load of them all would wait until they, and
  * every store before, have left for the cache. */
 INLINE vd collect_vd(const double *p)
