@@ -7,6 +7,7 @@
 #include "cpu.h"
 #include "kernels.h"
 #include <stdint.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -94,53 +95,53 @@ static void sweep_rows_vector(Bench *b)
 static void take_cols(Bench *b)
 {
     for (ptrdiff_t c = 0; c < N; c += WIDTH)
-        b->k->take_cols(b->x + c * b->arith, arith_row(b), b->rows, WIDTH, b->sums + 2 * TILE,
+        b->k->take_cols(b->x + c * b->size, row(b), b->rows, WIDTH, b->sums + 2 * TILE,
                         b->lanes);
 }
 
 static void take_run_cols(Bench *b)
 {
     for (ptrdiff_t c = 0; c < N; c += WIDTH)
-        b->k->take_run_cols(b->x + c * b->arith, arith_row(b), WIDTH * b->arith, b->rows, WIDTH,
+        b->k->take_run_cols(b->x + c * b->size, row(b), WIDTH * b->size, b->rows, WIDTH,
                             b->sums + 2 * TILE, b->sums);
 }
 
 static void apply_cols(Bench *b)
 {
     for (ptrdiff_t c = 0; c < N; c += WIDTH)
-        b->k->apply_cols(b->x + c * b->arith, b->y + c * b->arith, arith_row(b), arith_row(b),
-                         b->rows, WIDTH, &b->affine, NULL, NULL);
+        b->k->apply_cols(b->x + c * b->size, b->y + c * b->size, row(b), row(b), b->rows, WIDTH,
+                         &b->affine, NULL, NULL);
 }
 
 static Walk walk(const Bench *b, const char *at)
 {
-    return (Walk){at, arith_row(b), 0, 0};
+    return (Walk){at, row(b), 0, 0};
 }
 
 static void dots_rows(Bench *b)
 {
-    const Walk x = {b->x, row(b), 0, 0}, g = {b->g, row(b), 0, 0};
+    const Walk x = walk(b, b->x), g = walk(b, b->g);
     b->k->dots_rows(&x, &g, b->rows, N, 1, &b->about, NULL, NULL, 0, b->sums);
 }
 
 static void dots_rows_vector(Bench *b)
 {
-    const Walk x = {b->x, row(b), 0, 0}, g = {b->g, row(b), 0, 0};
+    const Walk x = walk(b, b->x), g = walk(b, b->g);
     b->k->dots_rows(&x, &g, b->rows, N, 1, &b->about, b->weights, b->lanes, N, b->sums);
 }
 
 static void dots_cols(Bench *b)
 {
     for (ptrdiff_t c = 0; c < N; c += WIDTH) {
-        const Walk x = walk(b, b->x + c * b->arith), g = walk(b, b->g + c * b->arith);
+        const Walk x = walk(b, b->x + c * b->size), g = walk(b, b->g + c * b->size);
         b->k->dots_cols(&x, &g, b->rows, WIDTH, &b->about, NULL, NULL, 0, b->lanes);
     }
 }
 
 static void dx_rows(Bench *b)
 {
-    const Walk g = {b->g, row(b), 0, 0};
-    const Applied a = {.x = {b->x, row(b), 0, 0},
+    const Walk g = walk(b, b->g);
+    const Applied a = {.x = walk(b, b->x),
                        .y = {b->y, row(b), 0},
                        .count = b->rows,
                        .s = &b->affine,
@@ -151,11 +152,10 @@ static void dx_rows(Bench *b)
 
 static void dx_cols(Bench *b)
 {
-    int wide;
+    char wide[TILE];
     for (ptrdiff_t c = 0; c < N; c += WIDTH) {
-        const Walk x = walk(b, b->x + c * b->arith), g = walk(b, b->g + c * b->arith);
-        b->k->dx_cols(&x, &g, b->y + c * b->arith, arith_row(b), b->rows, WIDTH, &b->affine, NULL,
-                      &wide);
+        const Walk x = walk(b, b->x + c * b->size), g = walk(b, b->g + c * b->size);
+        b->k->dx_cols(&x, &g, b->y + c * b->size, row(b), b->rows, WIDTH, &b->affine, NULL, wide);
     }
 }
 
@@ -197,14 +197,14 @@ static const struct {
     {"the same, weights", apply_rows_vector, 2, 0, 0, 1},
     {"sweep_rows, both", sweep_rows, 3, 0, 0, 1},
     {"the same, weights", sweep_rows_vector, 3, 0, 0, 1},
-    {"take_cols", take_cols, 0, 1, 0, 0},
-    {"take_run_cols", take_run_cols, 0, 1, 0, 0},
-    {"apply_cols", apply_cols, 0, 2, 0, 0},
+    {"take_cols", take_cols, 1, 0, 0, 1},
+    {"take_run_cols", take_run_cols, 1, 0, 0, 1},
+    {"apply_cols", apply_cols, 2, 0, 0, 1},
     {"dots_rows", dots_rows, 2, 0, 0, 1},
     {"the same, weights", dots_rows_vector, 2, 0, 0, 1},
-    {"dots_cols", dots_cols, 0, 2, 0, 0},
+    {"dots_cols", dots_cols, 2, 0, 0, 1},
     {"dx_rows", dx_rows, 3, 0, 0, 1},
-    {"dx_cols", dx_cols, 0, 3, 0, 0},
+    {"dx_cols", dx_cols, 3, 0, 0, 1},
     {"bend_rows", bend_rows, 0, 2, 0, 0},
     {"bend_dx_rows", bend_dx_rows, 0, 3, 0, 0},
     {"lrn_rows", lrn_rows, 0, 2, 0, 0},
@@ -273,7 +273,8 @@ static Bench bench(Dtype type)
                         .scale = b.params,
                         .shift = b.params,
                         .slope = b.params,
-                        .weight = b.params};
+                        .weight = b.params,
+                        .cut = -INFINITY};
     b.about = (Deviations){b.weights, b.sums + 2 * TILE, b.weights};
     return b;
 }

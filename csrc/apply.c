@@ -117,12 +117,12 @@ static void walk_rows(const Work *w, Applying *a, ptrdiff_t run, ptrdiff_t runs,
     rows.x.run = back ? -rows.x.run : rows.x.run;
     rows.y.run = back ? -rows.y.run : rows.y.run;
     if (!w->t->g) {
-        w->rows->sweep_rows(&rows, &none, n, runs);
+        w->walk->sweep_rows(&rows, &none, n, runs);
         return;
     }
     const Walk g = {w->t->g + a->at[G] + run * g_run + i * size, row->step[G],
                     back ? -g_run : g_run, 0};
-    w->rows->dx_rows(&rows, &g, n, runs, wide);
+    w->walk->dx_rows(&rows, &g, n, runs, wide);
 }
 
 void apply_rows(const Work *w, Applying *a, int back, char *wide)
@@ -147,9 +147,9 @@ static void forward_piece(const Work *w, const Piece *c, Applying *a, const Walk
                           .b = bias,
                           .lines = a->lines};
     if (w->plan->form == COLS)
-        w->rows->apply_cols(x->at, y, x->step, ystep, c->n, c->count, &a->affine, weight, bias);
+        w->walk->apply_cols(x->at, y, x->step, ystep, c->n, c->count, &a->affine, weight, bias);
     else
-        w->rows->sweep_rows(&rows, &none, c->n, 1);
+        w->walk->sweep_rows(&rows, &none, c->n, 1);
 }
 
 static void dx_piece(const Work *w, const Piece *c, const Applying *a, const Walk *x, const Walk *g,
@@ -163,9 +163,9 @@ static void dx_piece(const Work *w, const Piece *c, const Applying *a, const Wal
                           .w = weight,
                           .lines = a->lines};
     if (w->plan->form == COLS)
-        w->rows->dx_cols(x, g, y, ystep, c->n, c->count, &a->affine, weight, wide);
+        w->walk->dx_cols(x, g, y, ystep, c->n, c->count, &a->affine, weight, wide);
     else
-        w->rows->dx_rows(&rows, g, c->n, 1, wide);
+        w->walk->dx_rows(&rows, g, c->n, 1, wide);
 }
 
 /* Elements of one run of each group, of columns or by way of scratch. */

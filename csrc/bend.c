@@ -18,7 +18,7 @@ static void bend_piece(const Bending *k, const ptrdiff_t at[STEPS], const void *
                        void *y, ptrdiff_t n)
 {
     if (k->b->add) { /* in the arithmetic type, which is what scratch has */
-        k->w.rows->add_rows(x, g, y, n, NULL);
+        k->w.walk->add_rows(x, g, y, n, NULL);
         return;
     }
     const void *slope = parameters(&k->w, k->b->slope, at[PARAM]);
@@ -65,7 +65,7 @@ static void bend_plan(const Bend *b, Work *w, Plan *plan, int sums)
     *w = (Work){.t = t,
                 .plan = plan,
                 .kernels = kernels(t->dtype),
-                .rows = kernels(t->dtype == F64 ? F64 : F32)};
+                .walk = kernels(t->dtype == F64 ? F64 : F32)};
     for (int i = 0; i < t->ndim; i++) {
         axis_loop(t, i, &axes[i]);
         axes[i].step[PARAM] = b->nslope > 1 && i == b->axis;
@@ -130,7 +130,7 @@ static Two slope_sum(const Bending *k, ptrdiff_t group, ptrdiff_t span)
         drop_positive(w->t->dtype, &x, &g, c.runs * c.n);
         const Walk xs = {x.bytes, 0, c.n * arithsize(w->t->dtype), 0};
         const Walk gs = {g.bytes, 0, xs.run, 0};
-        w->rows->dots_rows(&xs, &gs, 1, c.n, c.runs, &(Deviations){&zero, &zero, &one}, NULL, NULL,
+        w->walk->dots_rows(&xs, &gs, 1, c.n, c.runs, &(Deviations){&zero, &zero, &one}, NULL, NULL,
                            0, sums);
         join(&sum, sums[TILE]);
     }

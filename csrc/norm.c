@@ -356,7 +356,7 @@ int work_open(Work *w, Plan *plan, const Job *job)
         return 0;
     if (parameters_of(w, norm_parameters(job)) < 0)
         return -1;
-    w->rows = plan->pack && job->t.dtype < F32 ? kernels(F32) : w->kernels;
+    w->walk = plan->pack && job->t.dtype < F32 ? kernels(F32) : w->kernels;
     const ptrdiff_t bytes = plan->groups * plan->runs * plan->n * itemsize(job->t.dtype);
     w->stream = job->t.dtype >= F32 && job->t.y && job->t.y != job->t.x && !plan->pack &&
                 bytes * (job->t.g ? 3 : 2) > cpu_stream_bytes();

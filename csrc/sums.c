@@ -31,7 +31,7 @@ static void sweep(const Work *w, const Piece *c, Walk x, const Summing *how, dou
             t.r = s->g - s->x;
             t.z = s->y - s->x;
         }
-        w->rows->sweep_rows(&a, &t, c->n, each);
+        w->walk->sweep_rows(&a, &t, c->n, each);
     }
 }
 
@@ -71,7 +71,7 @@ static OWN_FRAME void sum_rows(const Work *w, const Piece *c, const Summing *how
         g.ahead = near(w) ? g.step * c->count : g.run;
     }
     if (by)
-        w->rows->dots_rows(&x, &g, c->count, c->n, c->runs, &by->about, weights(w, param),
+        w->walk->dots_rows(&x, &g, c->count, c->n, c->runs, &by->about, weights(w, param),
                            by->params ? by->params + param : NULL, by->pitch, sums);
     else
         sweep(w, c, x, how, sums);
@@ -130,15 +130,15 @@ static OWN_FRAME void sum_cols(const Work *w, const Piece *c, const Summing *how
                 g.at += here[G];
             }
             if (by)
-                w->rows->dots_cols(&x, &g, s.n, width, &by->about, weights(w, here_param),
+                w->walk->dots_cols(&x, &g, s.n, width, &by->about, weights(w, here_param),
                                    by->params ? by->params + here_param : NULL, by->pitch, lanes);
             else if (at_once)
-                w->rows->take_run_cols(x.at, x.step, next_block(p, &s, size), s.n, width, k, sums);
+                w->walk->take_run_cols(x.at, x.step, next_block(p, &s, size), s.n, width, k, sums);
             else
-                w->rows->take_cols(x.at, x.step, s.n, width, k, lanes);
+                w->walk->take_cols(x.at, x.step, s.n, width, k, lanes);
         }
     if (!at_once)
-        w->rows->fold_cols(lanes, width, sums);
+        w->walk->fold_cols(lanes, width, sums);
 }
 
 /* One by one, as rows were summed: a load of several would wait until their stores, and all before,

@@ -35,7 +35,7 @@ typedef struct {
 typedef struct {
     const Tensors *t;
     const Job *job;                /* NULL where there are no statistics */
-    const Kernels *kernels, *rows; /* rows: of x as it is walked, which is scratch if packed */
+    const Kernels *kernels, *walk; /* walk: of x as it is walked, which is scratch if packed */
     int centred, blended;          /* as the table of norms has it */
     /* so many neighbouring groups of the plan share their mean: the channels of a GroupNorm's
      * group; else 1 */
