@@ -104,8 +104,8 @@ Applied applied_rows(const Work *w, Applying *a, ptrdiff_t run, ptrdiff_t i)
                      .lines = a->lines};
 }
 
-/* Elements i .. i + n - 1 of some runs from `run` on, or back. Of x that was taken, what comes next is
- * asked for. */
+/* Elements i .. i + n - 1 of some runs from `run` on, or back. Of x that was taken, what comes
+ * next is asked for. */
 static void walk_rows(const Work *w, Applying *a, ptrdiff_t run, ptrdiff_t runs, ptrdiff_t i,
                       ptrdiff_t n, int back, char *wide)
 {

@@ -59,8 +59,8 @@ static inline const Loop *across(const Plan *p)
     return &p->kept[p->nkept - 1];
 }
 
-/* Walks columns whatever is nearest, by kernels that know no halves: for what has no sums, and so no
- * order to keep. */
+/* Walks columns whatever is nearest, by kernels that know no halves: for what has no sums, and so
+ * no order to keep. */
 void plan_columns(Plan *, const Tensors *);
 
 /* Adds to `at` the place of index i of nested loops. */

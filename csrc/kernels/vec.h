@@ -51,8 +51,8 @@ INLINE void store_vf(float *p, vf v)
     memcpy(p, &v, sizeof v);
 }
 
-/* n bytes, fewer than most, a power of two: moves of fixed sizes, the second of which may have bytes
- * in common with the first. */
+/* n bytes, fewer than most, a power of two: moves of fixed sizes, the second of which may have
+ * bytes in common with the first. */
 INLINE void copy_few(int most, void *to, const void *from, ptrdiff_t n)
 {
     char *t = to;
@@ -179,31 +179,6 @@ INLINE void *line_start(Lines *l, void *y, ptrdiff_t n)
     l->at[i] = y;
     l->made[i] = n;
     return l->bytes[i];
-}
-
-/* Columns: how many rows of so many bytes come together, for memory is read in its order; bytes to
- * what is asked for meanwhile, some 8 KB of columns later: where rows are longer than the columns, no
- * hardware finds it. */
-enum { AT_ONCE = 16 };
-INLINE ptrdiff_t rows_at_once(ptrdiff_t bytes)
-{
-    enum { NEAR = 2048 };
-    const ptrdiff_t rows = NEAR / bytes;
-    return rows < 1 ? 1 : rows > AT_ONCE ? AT_ONCE : rows;
-}
-INLINE ptrdiff_t rows_ahead(ptrdiff_t step, ptrdiff_t bytes)
-{
-    enum { AHEAD = 8192 };
-    return (AHEAD / bytes + rows_at_once(bytes)) * step;
-}
-INLINE void ask_row(const void *row, ptrdiff_t ahead, ptrdiff_t bytes)
-{
-    for (ptrdiff_t i = 0; i < bytes; i += LINE)
-        __builtin_prefetch((const char *)row + ahead + i, 0, 2);
-}
-INLINE ptrdiff_t some_of(ptrdiff_t left, ptrdiff_t most)
-{
-    return left < most ? left : most;
 }
 
 /* DW doubles that have just been stored one by one: a load of them all would wait until they, and

@@ -1,0 +1,30 @@
+/* In what order columns are walked that are applied: rows of several come together. */
+#ifndef NORMC_COLUMNS_H
+#define NORMC_COLUMNS_H
+#include "vec.h"
+
+/* How many rows of so many bytes come together: few where they are long, for memory is read in its
+ * order. Bytes to what is asked for meanwhile, some 8 KB of columns later: where rows are longer
+ * than the columns, no hardware finds it. */
+enum { AT_ONCE = 16 };
+INLINE ptrdiff_t rows_at_once(ptrdiff_t bytes)
+{
+    enum { NEAR = 2048 };
+    const ptrdiff_t rows = NEAR / bytes;
+    return rows < 1 ? 1 : rows > AT_ONCE ? AT_ONCE : rows;
+}
+INLINE ptrdiff_t rows_ahead(ptrdiff_t step, ptrdiff_t bytes)
+{
+    enum { AHEAD = 8192 };
+    return (AHEAD / bytes + rows_at_once(bytes)) * step;
+}
+INLINE void ask_row(const void *row, ptrdiff_t ahead, ptrdiff_t bytes)
+{
+    for (ptrdiff_t i = 0; i < bytes; i += LINE)
+        __builtin_prefetch((const char *)row + ahead + i, 0, 2);
+}
+INLINE ptrdiff_t some_of(ptrdiff_t left, ptrdiff_t most)
+{
+    return left < most ? left : most;
+}
+#endif
