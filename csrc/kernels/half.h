@@ -28,14 +28,18 @@ INLINE uint64_t few_halves(const uint16_t *x, ptrdiff_t n)
 {
     uint64_t four;
     uint32_t two;
+    uint16_t one;
     if (n >= 4) {
         memcpy(&four, x, sizeof four);
         return four;
     }
-    if (n < 2)
-        return n == 1 ? x[0] : 0;
+    if (n <= 0)
+        return 0;
+    memcpy(&one, x + n - 1, sizeof one);
+    if (n == 1)
+        return one;
     memcpy(&two, x, sizeof two);
-    return n == 3 ? two | (uint64_t)x[2] << 32 : two;
+    return n == 3 ? two | (uint64_t)one << 32 : two;
 }
 INLINE vs first_halves(const uint16_t *x, ptrdiff_t n)
 {
