@@ -4,18 +4,15 @@
 #include <math.h>
 
 void applying(Applying *a, const ptrdiff_t at[STEPS], ptrdiff_t count, const Fold *f,
-              const Statistics *made, const Scratch *kept, Lines *lines)
+              const Affine *made, const Scratch *kept, Lines *lines)
 {
-    static const float none[TILE];
     a->at = at;
     a->count = count;
     a->f = f;
     a->kept = kept;
     a->param = -1;
-    a->made = made != NULL;
+    a->s = made ? made : &a->affine;
     a->lines = lines;
-    if (made)
-        a->affine = (Affine){.hi = made->hi, .lo = made->lo, .scale = made->scale, .shift = none};
 }
 
 /* rstd * weight is rounded once where the weight is constant along the run. Rows of `count` values;
@@ -67,9 +64,7 @@ static void affine(const Work *w, const void *values, ptrdiff_t count, ptrdiff_t
 
 static void set_params(const Work *w, Applying *a, ptrdiff_t param)
 {
-    a->affine.stream = w->stream;
-    a->affine.cut = w->cut;
-    if (param == a->param || a->made)
+    if (param == a->param || a->s != &a->affine)
         return;
     a->param = param;
     fill_params(w, a->f, a->count, param, across(w->plan)->step[PARAM], a->params);
@@ -84,24 +79,26 @@ static ptrdiff_t param_of(const Work *w, const Applying *a, ptrdiff_t run)
     return here[PARAM];
 }
 
-Applied applied_rows(const Work *w, Applying *a, ptrdiff_t run, ptrdiff_t i)
+/* In place: a copy would wait for its parts. */
+void applied_rows(const Work *w, Applying *a, ptrdiff_t run, ptrdiff_t i, int back, Applied *to)
 {
-    const Plan *p = w->plan;
     const Tensors *t = w->t;
-    const Loop *row = across(p), *runs = &p->run[0];
+    const Loop *row = across(w->plan), *runs = &w->plan->run[0];
     const ptrdiff_t param = param_of(w, a, run), size = itemsize(t->dtype);
-    char *y = t->y + a->at[Y] + run * runs->step[Y] + i * size;
-    Walk x = {t->x + a->at[X] + run * runs->step[X] + i * size, row->step[X], runs->step[X], 0};
-    if (a->kept)
-        x.at = a->kept->bytes + i * size;
     set_params(w, a, param);
-    return (Applied){.x = x,
-                     .y = {y, row->step[Y], runs->step[Y]},
-                     .count = a->count,
-                     .s = &a->affine,
-                     .w = w->vector ? parameters(w, w->weight, param + i) : NULL,
-                     .b = w->vector ? parameters(w, w->bias, param + i) : NULL,
-                     .lines = a->lines};
+    to->x.at =
+        a->kept ? a->kept->bytes + i * size : t->x + a->at[X] + run * runs->step[X] + i * size;
+    to->x.step = row->step[X];
+    to->x.run = back ? -runs->step[X] : runs->step[X];
+    to->x.ahead = 0;
+    to->y.at = t->y + a->at[Y] + run * runs->step[Y] + i * size;
+    to->y.step = row->step[Y];
+    to->y.run = back ? -runs->step[Y] : runs->step[Y];
+    to->count = a->count;
+    to->s = a->s;
+    to->w = w->vector ? parameters(w, w->weight, param + i) : NULL;
+    to->b = w->vector ? parameters(w, w->bias, param + i) : NULL;
+    to->lines = a->lines;
 }
 
 /* Elements i .. i + n - 1 of some runs from `run` on, or back. Of x that was taken, what comes
@@ -111,11 +108,10 @@ static void walk_rows(const Work *w, Applying *a, ptrdiff_t run, ptrdiff_t runs,
 {
     const Loop *row = across(w->plan);
     const Taken none = {.count = 0};
-    Applied rows = applied_rows(w, a, run, i);
+    Applied rows;
     const ptrdiff_t g_run = w->plan->run[0].step[G], size = itemsize(w->t->dtype);
-    rows.x.ahead = walked(w->job) ? 0 : rows.x.step * a->count;
-    rows.x.run = back ? -rows.x.run : rows.x.run;
-    rows.y.run = back ? -rows.y.run : rows.y.run;
+    applied_rows(w, a, run, i, back, &rows);
+    rows.x.ahead = walked(w->job) ? 0 : row->step[X] * a->count;
     if (!w->t->g) {
         w->walk->sweep_rows(&rows, &none, n, runs);
         return;
@@ -142,12 +138,12 @@ static void forward_piece(const Work *w, const Piece *c, Applying *a, const Walk
     const Applied rows = {.x = *x,
                           .y = {y, ystep, 0},
                           .count = c->count,
-                          .s = &a->affine,
+                          .s = a->s,
                           .w = weight,
                           .b = bias,
                           .lines = a->lines};
     if (w->plan->form == COLS)
-        w->walk->apply_cols(x->at, y, x->step, ystep, c->n, c->count, &a->affine, weight, bias);
+        w->walk->apply_cols(x->at, y, x->step, ystep, c->n, c->count, a->s, weight, bias);
     else
         w->walk->sweep_rows(&rows, &none, c->n, 1);
 }
@@ -156,14 +152,10 @@ static void dx_piece(const Work *w, const Piece *c, const Applying *a, const Wal
                      char *y, ptrdiff_t ystep, ptrdiff_t param, char *wide)
 {
     const void *weight = w->vector ? parameters(w, w->weight, param + c->i) : NULL;
-    const Applied rows = {.x = *x,
-                          .y = {y, ystep, 0},
-                          .count = c->count,
-                          .s = &a->affine,
-                          .w = weight,
-                          .lines = a->lines};
+    const Applied rows = {
+        .x = *x, .y = {y, ystep, 0}, .count = c->count, .s = a->s, .w = weight, .lines = a->lines};
     if (w->plan->form == COLS)
-        w->walk->dx_cols(x, g, y, ystep, c->n, c->count, &a->affine, weight, wide);
+        w->walk->dx_cols(x, g, y, ystep, c->n, c->count, a->s, weight, wide);
     else
         w->walk->dx_rows(&rows, g, c->n, 1, wide);
 }
@@ -209,21 +201,16 @@ typedef struct {
     const ptrdiff_t *at;
     ptrdiff_t count, piece, along; /* pieces of a run */
     const Fold *f;
-    const Statistics *made; /* of a gradient, in place of the folds; or NULL */
+    const Affine *made; /* of a gradient, in place of the folds; or NULL */
     char *wide;
 } Pieces;
-
-static void take_tabled(const Work *w, Applying *a)
-{
-    a->made = 1;
-    affine(w, w->table, w->channels, a->at[PARAM], &a->affine);
-}
 
 void apply_tabled(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, Lines *lines)
 {
     Applying a;
-    applying(&a, at, count, NULL, NULL, NULL, lines);
-    take_tabled(w, &a);
+    Affine own;
+    affine(w, w->table, w->channels, at[PARAM], &own);
+    applying(&a, at, count, NULL, &own, NULL, lines);
     apply_rows(w, &a, 0, NULL);
 }
 
@@ -238,16 +225,12 @@ static OWN_FRAME void apply_pieces(const Pieces *s, Share *share, Lines *lines)
     const int back = !walked(w->job) && (p->form == COLS || p->runs * p->n > FAR);
     char wide[TILE] = {0};
     Applying a;
-    applying(&a, s->at, s->count, s->f, s->made, NULL, lines);
-    if (s->made) {
-        a.affine.shift = s->made->shift;
-        a.affine.slope = s->made->slope;
-        a.affine.weight = s->made->scale; /* nobody's: they run along the elements */
-    }
+    Affine own;
     if (w->table)
-        take_tabled(w, &a);
+        affine(w, w->table, w->channels, s->at[PARAM], &own);
+    applying(&a, s->at, s->count, s->f, w->table ? &own : s->made, NULL, lines);
     for (ptrdiff_t g = 0; g < s->count && p->pack; g++)
-        a.fill[g] = s->made ? (double)s->made->hi[g] : s->f[g].hi;
+        a.fill[g] = s->made ? (double)((const float *)s->made->hi)[g] : s->f[g].hi;
     const int rows = p->form == ROWS && !p->pack;
     if (rows && w->inside == 1)
         apply_rows(w, &a, back, wide);
@@ -274,7 +257,7 @@ static void apply_share(void *context, Share *share)
 }
 
 static void apply_fast(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, const Fold *f,
-                       const Statistics *made, Lines *lines, char wide[TILE])
+                       const Affine *made, Lines *lines, char wide[TILE])
 {
     enum { NEAR = 256 };
     const Plan *p = w->plan;
@@ -292,7 +275,15 @@ int apply_dx(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, const St
              Lines *lines)
 {
     char wide[TILE] = {0};
-    apply_fast(w, at, count, NULL, made, lines, wide);
+    const Affine own = {.hi = made->hi,
+                        .lo = made->lo,
+                        .scale = made->scale,
+                        .shift = made->shift,
+                        .slope = made->slope,
+                        .weight = made->scale, /* nobody's: they run along the elements */
+                        .cut = w->cut,
+                        .stream = w->stream};
+    apply_fast(w, at, count, NULL, &own, lines, wide);
     return memchr(wide, 1, (size_t)count) != NULL;
 }
 

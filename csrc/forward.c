@@ -20,9 +20,11 @@ typedef struct {
     ptrdiff_t at[STEPS], count;
     Scratch *kept; /* where their x is made; NULL: where it lies */
     int plain;     /* the kernels carry them all */
-    int made;      /* and take them as `own` has them; else as the folds have them */
+    int made;      /* with what is there; else with what the folds will make */
+    Affine with;
     Statistics own;
     Fold f[TILE];
+    float params[4][TILE];
 } Batch;
 
 /* Of all at once, if nothing stands in their way. */
@@ -31,17 +33,43 @@ static int finish_quick(const Work *w, ptrdiff_t count, const Sums *s, Statistic
     return w->t->dtype != F64 && !s->masked && w->kernels->finish(s, count, &w->finish, to);
 }
 
+/* What kernels take of them without a fold: they have no parameters, or one each that is mild. */
+static int finish_made(const Work *w, ptrdiff_t count, Batch *b)
+{
+    static const float none[TILE];
+    const int bare = w->vector ? !w->far : !w->weight && !w->bias;
+    const Statistics *own = &b->own;
+    if (bare && w->parts == 1) {
+        b->with = (Affine){.hi = own->hi,
+                           .lo = own->lo,
+                           .scale = own->scale,
+                           .shift = none,
+                           .cut = w->cut,
+                           .stream = w->stream};
+        return 1;
+    }
+    if (w->vector || !w->mild || across(w->plan)->step[PARAM] != 1 || b->count > TILE)
+        return 0;
+    b->with = (Affine){.hi = b->params[0],
+                       .lo = b->params[1],
+                       .scale = b->params[2],
+                       .shift = b->params[3],
+                       .cut = w->cut,
+                       .stream = w->stream};
+    return w->kernels->weigh(own, count, w->parts, parameters(w, w->weight, b->at[PARAM]),
+                             parameters(w, w->bias, b->at[PARAM]), b->params);
+}
+
 static void finish(const Drive *d, Batch *b, double *k, Sums *s)
 {
     const Work *w = d->w;
-    const int bare = w->vector ? !w->far : !w->weight && !w->bias;
     const Statistics *own = &b->own;
     const ptrdiff_t count = means(w, b->count);
     Moment m[TILE];
     const int quick = finish_quick(w, count, s, &b->own);
     if (!quick)
         settle(w, b->at, count, k, s, m);
-    b->made = quick && bare && w->piped && w->parts == 1;
+    b->made = quick && w->piped && finish_made(w, count, b);
     for (ptrdiff_t g = 0; g < count && !b->made; g++)
         if (quick)
             b->f[g] = (Fold){.hi = own->hi[g], .lo = own->rest[g], .rstd = own->rstd[g]};
@@ -51,7 +79,8 @@ static void finish(const Drive *d, Batch *b, double *k, Sums *s)
         d->moments[at] = quick ? (Moment){s->n, own->mean[g], 0, own->m2[g]} : m[g];
         at += stat_step(w);
     }
-    spread(w, b->at, b->count, b->f);
+    if (!b->made)
+        spread(w, b->at, b->count, b->f);
     b->plain = b->made || (w->piped && all_carried(w, b->at, b->count, b->f));
 }
 
@@ -144,7 +173,7 @@ static OWN_FRAME void turn(const Drive *d, const Batch *a, Batch *b, Lines *line
     if (w->added)
         add_in(w, b->at, b->count, b->kept);
     if (both)
-        applying(&meanwhile, a->at, a->count, a->f, a->made ? &a->own : NULL, a->kept, lines);
+        applying(&meanwhile, a->at, a->count, a->f, a->made ? &a->with : NULL, a->kept, lines);
     else if (a->count)
         apply(w, a->at, a->count, a->f, lines, NULL);
     if (b->count) {

@@ -95,6 +95,8 @@ typedef struct {
     float hi[TILE], lo[TILE], scale[TILE], shift[TILE], slope[TILE];
 } Statistics;
 
+#define MILD 0x1p60 /* products of two such, or their inverses, are carried */
+
 /* xhat = ((x - k) - lo) * rstd of each of up to TILE groups, in double. */
 typedef struct {
     const double *k, *lo, *rstd;

@@ -63,22 +63,29 @@ static int moment(const Sums *s, ptrdiff_t g, int is_double, int centred, double
     return 0;
 }
 
+/* Both sums of a group, joined at once. */
+typedef double Both __attribute__((vector_size(2 * sizeof(double))));
+
+static inline void join_both(Both *hi, Both *lo, double r, double q)
+{
+    const Both x = {r, q}, sum = *hi + x, part = sum - *hi;
+    *lo += (*hi - (sum - part)) + (x - part);
+    *hi = sum;
+}
+
 /* Adds sums of n parts of group g. */
 static void share(const Sums *parts, ptrdiff_t first, ptrdiff_t n, Sums *to, ptrdiff_t g)
 {
-    Two r = {to->hi[0][g], to->lo[0][g]}, q = {to->hi[1][g], to->lo[1][g]};
+    Both hi = {to->hi[0][g], to->hi[1][g]}, lo = {to->lo[0][g], to->lo[1][g]};
     for (ptrdiff_t i = first; i < first + n; i++) {
-        join(&r, parts->hi[0][i]);
-        join(&q, parts->hi[1][i]);
-        if (parts->joined) {
-            join(&r, parts->lo[0][i]);
-            join(&q, parts->lo[1][i]);
-        }
+        join_both(&hi, &lo, parts->hi[0][i], parts->hi[1][i]);
+        if (parts->joined)
+            join_both(&hi, &lo, parts->lo[0][i], parts->lo[1][i]);
     }
-    to->hi[0][g] = r.hi;
-    to->lo[0][g] = r.lo;
-    to->hi[1][g] = q.hi;
-    to->lo[1][g] = q.lo;
+    for (int o = 0; o < 2; o++) {
+        to->hi[o][g] = hi[o];
+        to->lo[o][g] = lo[o];
+    }
     for (ptrdiff_t i = first; i < first + n && to->masked; i++)
         to->count[g] += parts->count[i];
 }

@@ -123,7 +123,7 @@ static void choose(Plan *p, const Tensors *t, Form form)
     const int dense_enough =
         form == COLS ? dense(across(p), t) : dense(&p->inner[p->ninner - 1], t) && p->nrun == 1;
     p->form = form;
-    const int plain = kernels(t->dtype)->direct && !t->swapped && !t->mask &&
+    const int plain = (t->dtype >= F32 || kernels(t->dtype)->direct) && !t->swapped && !t->mask &&
                       (!t->g || (t->gdtype == t->dtype && !t->gswapped));
     p->pack = !(dense_enough && p->ninner == 1 && plain && aligned(p, t));
 }

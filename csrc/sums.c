@@ -22,7 +22,11 @@ static void sweep(const Work *w, const Piece *c, Walk x, const Summing *how, dou
     else if (!p->pack) /* what the next are made of */
         x.ahead = w->job->sum->x + c->at[X] + c->i * itemsize(F32) + c->count * x.step - x.at;
     for (ptrdiff_t run = 0; run < c->runs; run += each, x.at += x.run) {
-        const Applied a = meanwhile ? applied_rows(w, meanwhile, c->run + run, c->i) : (Applied){0};
+        Applied a;
+        a.count = 0;
+        a.w = NULL;
+        if (meanwhile)
+            applied_rows(w, meanwhile, c->run + run, c->i, 0, &a);
         Taken t = {x,    c->count,  how->k, lanes, run > 0, run + each < c->runs,
                    sums, how->adds, 0,      0};
         if (how->adds) {

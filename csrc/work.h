@@ -85,8 +85,6 @@ typedef struct {
     double far, least, most;
 } Limits;
 
-#define MILD 0x1p60 /* products of two such, or their inverses, are carried */
-
 static inline Limits limits(const Work *w)
 {
     return w->t->dtype == F64 ? (Limits){0x1p1000, 0x1p-1022, 0x1p1023}
@@ -274,14 +272,14 @@ enum { KEPT = 16 }; /* groups whose lanes are kept from run to run */
 /* What a run of each group is made with: Affine's rows of `count` values, and hi again. */
 enum { HI, LO, SCALE, SHIFT, SLOPE, WEIGHT, ROWS_OF_PARAMS };
 
-/* Neighbouring groups that are being applied, and what their runs are made with from param on; -1:
- * nothing yet. made: with the same everywhere. */
+/* Neighbouring groups that are being applied, and what their runs are made with: the same
+ * everywhere, or `affine`, from param on; -1: nothing yet. */
 typedef struct {
     const ptrdiff_t *at;
     ptrdiff_t count;
     const Fold *f;
     ptrdiff_t param;
-    int made;
+    const Affine *s;
     const Scratch *kept; /* where x has just been made, one run each; NULL: where it lies */
     _Alignas(64) double params[ROWS_OF_PARAMS * TILE]; /* of the arithmetic type */
     double fill[TILE]; /* hi, what excluded elements become; packed */
@@ -346,10 +344,10 @@ int parameters_carry(const Work *, const Fold *, ptrdiff_t param);
 /* Can the arithmetic type carry them all? */
 int all_carried(const Work *, const ptrdiff_t at[STEPS], ptrdiff_t count, const Fold *);
 void applying(Applying *, const ptrdiff_t at[STEPS], ptrdiff_t count, const Fold *,
-              const Statistics *made, const Scratch *kept, Lines *);
+              const Affine *made, const Scratch *kept, Lines *);
 /* Rows as they lie: elements i .. of runs run .. of the groups that are being applied; all of them,
  * the last run first if back. wide: of a gradient, as kernel dx_rows has it. */
-Applied applied_rows(const Work *, Applying *, ptrdiff_t run, ptrdiff_t i);
+void applied_rows(const Work *, Applying *, ptrdiff_t run, ptrdiff_t i, int back, Applied *);
 void apply_rows(const Work *, Applying *, int back, char *wide);
 
 /* dots.c: sum g and sum g * xhat of a group, without its weight where it has one for all. */
