@@ -95,6 +95,64 @@ def test_a_streamed_gradient_that_is_made_again(n, rng):
         assert_all_same(results[level], results["baseline"])
 
 
+def widened(*arrays):
+    return [a.astype(np.float32) for a in arrays]
+
+
+@pytest.mark.parametrize("dtype", zoo.HALVES)
+@pytest.mark.parametrize("n", [*range(1, 36), 47, 63, 65, 255, 257, 272, 511, 513])
+def test_halves_are_floats_rounded(cpu, n, dtype, rng):
+    """Rows and columns of every width: whatever is left of a vector is computed as the rest is, and
+    nothing beside it is written."""
+    shape = (5, 3, n)
+    x, grad = (rng.normal(size=(2, *shape)) + 1).astype(dtype)
+    weight, bias = rng.normal(size=(2, n)).astype(np.float32)
+    wide, wide_grad = widened(x, grad)
+    calls = [lambda x, **out: normc.layer_norm(x, n, weight, bias, **out),
+             lambda x, **out: normc.layer_norm(x, n, **out),
+             lambda x, **out: normc.instance_norm(x, eps=0.5, **out) if n > 1 else x,
+             lambda x, **out: normc.batch_norm(x, weight=weight, bias=bias, training=True, axis=-1,
+                                               **out),
+             lambda x, **out: normc.batch_norm(x, bias, weight**2, weight, bias, axis=-1,
+                                               activation="relu", **out)]
+    for call in calls:
+        expected = call(wide).astype(dtype)
+        assert_same_bits(call(x), expected)
+        room = np.full(x.size + 2, 7, dtype)
+        out = room[1:-1].reshape(shape)
+        out[:] = x
+        if call(out, out=out) is out:
+            assert_same_bits(out, expected)
+        assert room[0] == room[-1] == 7
+    gradients = [lambda g, x: normc.layer_norm_backward(g, x, n, weight),
+                 lambda g, x: normc.batch_norm_backward(g, x, weight=weight, axis=-1),
+                 lambda g, x: normc.batch_norm_backward(g, x, weight=weight, axis=-1,
+                                                        running_mean=bias, running_var=weight**2),
+                 lambda g, x: normc.batch_norm_backward(g, x),
+                 lambda g, x: normc.layer_norm_backward(g, x, axis=1)]
+    for gradient in gradients:
+        assert_same_bits(gradient(grad, x)[0], gradient(wide_grad, wide)[0].astype(dtype))
+
+
+@zoo.needs_ml_dtypes
+@pytest.mark.parametrize("n", [3, 8, 13, 16, 21, 40])
+def test_gradients_of_halves_that_float_does_not_carry(n, rng):
+    """Made again where that is so, of a row or a column alone."""
+    dtype = zoo.bfloat16
+    x, grad = rng.normal(size=(2, 6, 4, n)).astype(dtype)
+    for at in np.ndindex(2, 4):
+        spoilt = grad.copy()
+        spoilt[(1 + at[0], at[1], n // 2)] = 3e38
+        for gradient in (
+                lambda g: normc.layer_norm_backward(g, x, n, np.full(n, 1e3, dtype))[0],
+                lambda g: normc.batch_norm_backward(g, x, np.full(n, 1e3, dtype), axis=-1)[0],
+                lambda g: normc.instance_norm_backward(g, x, np.full(4, 1e3, dtype))[0]):
+            results = on_every_level(lambda g=gradient, s=spoilt: g(s))
+            for level in results:
+                assert_same_bits(results[level], results["baseline"])
+            assert np.isinf(results["baseline"].astype(float)).any()
+
+
 @pytest.mark.parametrize("dtype", zoo.DTYPES)
 def test_every_instruction_set_for_the_others(dtype, rng):
     x = rng.normal(size=(3, 37, 11)).astype(dtype) * 5
