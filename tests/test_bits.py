@@ -137,20 +137,22 @@ def test_halves_are_floats_rounded(cpu, n, dtype, rng):
 @zoo.needs_ml_dtypes
 @pytest.mark.parametrize("n", [3, 8, 13, 16, 21, 40])
 def test_gradients_of_halves_that_float_does_not_carry(n, rng):
-    """Made again where that is so, of a row or a column alone."""
+    """One product of a gradient and its weight leaves float, what comes of it does not: it is made
+    again, of a row or a column alone."""
     dtype = zoo.bfloat16
     x, grad = rng.normal(size=(2, 6, 4, n)).astype(dtype)
+    x *= 16
     for at in np.ndindex(2, 4):
         spoilt = grad.copy()
-        spoilt[(1 + at[0], at[1], n // 2)] = 3e38
+        spoilt[(1 + at[0], at[1], n // 2)] = 2e38
         for gradient in (
-                lambda g: normc.layer_norm_backward(g, x, n, np.full(n, 1e3, dtype))[0],
-                lambda g: normc.batch_norm_backward(g, x, np.full(n, 1e3, dtype), axis=-1)[0],
-                lambda g: normc.instance_norm_backward(g, x, np.full(4, 1e3, dtype))[0]):
+                lambda g: normc.layer_norm_backward(g, x, n, np.full(n, 2, dtype))[0],
+                lambda g: normc.batch_norm_backward(g, x, np.full(n, 2, dtype), axis=-1)[0],
+                lambda g: normc.instance_norm_backward(g, x, np.full(4, 2, dtype))[0]):
             results = on_every_level(lambda g=gradient, s=spoilt: g(s))
             for level in results:
                 assert_same_bits(results[level], results["baseline"])
-            assert np.isinf(results["baseline"].astype(float)).any()
+            assert np.isfinite(results["baseline"].astype(float)).all()
 
 
 @pytest.mark.parametrize("dtype", zoo.DTYPES)
