@@ -43,7 +43,7 @@ def calls(case, data):
 
 def _call(case, data, function):
     x, w, b = (tensor(a) for a in (data.x, data.weight, data.bias))
-    running = torch.from_numpy(data.mean.copy()), torch.from_numpy(data.var.copy())
+    running = [torch.from_numpy(v.copy()).to(w.dtype) for v in (data.mean, data.var)]
     if not case.backward:
         return lambda: function(x, w, b, *running)
     leaves = [a.requires_grad_() for a in (x, w, b)][:2 + case.has_bias]
