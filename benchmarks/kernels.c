@@ -20,7 +20,7 @@ typedef struct {
     const Kernels *k;
     Dtype type;
     ptrdiff_t rows, size, arith; /* bytes of an element, and of one as it is computed */
-    char *x, *y, *g;
+    char *x, *y, *g, *wide; /* wide: of the arithmetic type */
     void *params; /* N values of the arithmetic type, and 1 .. for each column */
     double *weights, *sums, *lanes;
     Affine affine;
@@ -46,7 +46,7 @@ static void pack(Bench *b)
 static void unpack(Bench *b)
 {
     for (ptrdiff_t r = 0; r < b->rows; r++)
-        b->k->unpack(b->y + r * row(b), b->size, b->g + r * arith_row(b), N);
+        b->k->unpack(b->y + r * row(b), b->size, b->wide + r * arith_row(b), N);
 }
 
 /* Rows of x are taken, rows of y are made. */
@@ -146,13 +146,13 @@ static void dx_rows(Bench *b)
                        .count = b->rows,
                        .s = &b->affine,
                        .w = b->params};
-    char wide[TILE];
+    char wide[TILE] = {0};
     b->k->dx_rows(&a, &g, N, 1, wide);
 }
 
 static void dx_cols(Bench *b)
 {
-    char wide[TILE];
+    char wide[TILE] = {0};
     for (ptrdiff_t c = 0; c < N; c += WIDTH) {
         const Walk x = walk(b, b->x + c * b->size), g = walk(b, b->g + c * b->size);
         b->k->dx_cols(&x, &g, b->y + c * b->size, row(b), b->rows, WIDTH, &b->affine, NULL, wide);
@@ -260,12 +260,14 @@ static Bench bench(Dtype type)
     b.x = aligned(all); /* loads from where stores of the same place in a page wait would be slow */
     b.y = (char *)aligned(all + 4096) + 1024;
     b.g = (char *)aligned(all + 4096) + 2048;
+    b.wide = aligned(all);
     b.params = aligned(N * sizeof(double));
     b.weights = aligned(N * sizeof(double));
     b.sums = aligned(3 * TILE * sizeof(double));
     b.lanes = aligned(2 * LANES * PITCH * sizeof(double));
     fill(b.k, type, b.x, FAR * N);
     fill(b.k, type, b.g, FAR * N);
+    fill(&kernels_baseline[type == F64 ? F64 : F32], type == F64 ? F64 : F32, b.wide, FAR * N);
     fill(&kernels_baseline[type == F64 ? F64 : F32], type == F64 ? F64 : F32, b.params, N);
     fill(&kernels_baseline[F64], F64, (char *)b.weights, N);
     b.affine = (Affine){.hi = b.params,

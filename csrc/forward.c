@@ -56,8 +56,8 @@ static int finish_made(const Work *w, ptrdiff_t count, Batch *b)
                        .shift = b->params[3],
                        .cut = w->cut,
                        .stream = w->stream};
-    return w->kernels->weigh(own, count, w->parts, parameters(w, w->weight, b->at[PARAM]),
-                             parameters(w, w->bias, b->at[PARAM]), b->params);
+    return w->kernels->fold_params(own, count, w->parts, parameters(w, w->weight, b->at[PARAM]),
+                                   parameters(w, w->bias, b->at[PARAM]), b->params);
 }
 
 static void finish(const Drive *d, Batch *b, double *k, Sums *s)

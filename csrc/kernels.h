@@ -112,7 +112,7 @@ typedef enum { POW_HALF, POW_THREE_QUARTERS, POW_ONE, POW_OTHER } Power;
 #define LRN_HIGH_f64 0x1p1000
 
 typedef struct {
-    int direct; /* kernels of rows walk the storage type itself */
+    int direct; /* kernels walk the storage type itself */
 #define STORED(name, args)       void(*name) args;
 #define COMPUTED(name, args)     void(*name) args;
 #define DIRECT(name, args)       void(*name) args;

@@ -183,6 +183,30 @@ def test_past_the_caches(cpu, case, dtype, rng):
     assert_all_same(back(case, grad, x, weight), back(case, grad, x, weight, where=True))
 
 
+@pytest.mark.parametrize("dtype", zoo.DTYPES)
+@pytest.mark.parametrize("shape, axis", [((2, 7, 7, 64), -1), ((3, 5, 9, 12), -1),
+                                         ((2, 32, 7, 7), 1), ((2, 6, 50), 1), ((100, 8), 1),
+                                         ((40, 33), 1)], ids=str)
+def test_a_gradient_that_is_broadcast(cpu, shape, axis, dtype, rng):
+    """As that of a sum or a mean is: it does not move along some axes, or all."""
+    x = rng.normal(size=shape).astype(dtype)
+    channels = shape[axis]
+    weight, statistics = rng.normal(size=(2, channels)).astype(np.float32)
+    calls = [lambda g: normc.batch_norm_backward(g, x, weight, axis=axis),
+             lambda g: normc.batch_norm_backward(g, x, weight, axis=axis, running_mean=statistics,
+                                                 running_var=statistics**2),
+             lambda g: normc.layer_norm_backward(g, x, axis=axis, weight=weight.astype(dtype)),
+             lambda g: normc.layer_norm_backward(g, x, axis=axis)]
+    if len(shape) > 2:
+        calls += [lambda g: normc.instance_norm_backward(g, x, weight, axis=axis),
+                  lambda g: normc.group_norm_backward(g, x, 2, weight, axis=axis)]
+    for moves in np.ndindex((2,) * len(shape)):
+        small = rng.normal(size=np.where(moves, shape, 1)).astype(dtype)
+        grad = np.broadcast_to(small, shape)
+        for call in calls:
+            assert_all_same(call(grad), call(grad.copy()))
+
+
 @cases
 @dtypes
 @pytest.mark.parametrize("other", zoo.DTYPES)

@@ -4,7 +4,7 @@
 #define NORMC_HALF_H
 #include "vec.h"
 
-/* Whole vectors convert fast enough for kernels of rows to walk halves as they lie. */
+/* Whole vectors convert fast enough for kernels to walk halves as they lie. */
 #ifdef __F16C__
 #define HALVES
 enum { HALVES_DIRECT = 1 };
