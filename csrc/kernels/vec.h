@@ -27,6 +27,7 @@ enum { DW = VB / 8, NV = LANES / DW }; /* doubles in a vector, vectors that hold
 typedef double vd __attribute__((vector_size(VB)));
 typedef float vf __attribute__((vector_size(VB)));
 typedef float vh __attribute__((vector_size(VB / 2))); /* as many floats as vd has doubles */
+typedef double ve __attribute__((vector_size(VB / 2)));
 typedef int32_t vi __attribute__((vector_size(VB)));
 typedef int64_t vl __attribute__((vector_size(VB)));
 
