@@ -111,7 +111,7 @@ static void walk_rows(const Work *w, Applying *a, ptrdiff_t run, ptrdiff_t runs,
     Applied rows;
     const ptrdiff_t g_run = w->plan->run[0].step[G], size = itemsize(w->t->dtype);
     applied_rows(w, a, run, i, back, &rows);
-    rows.x.ahead = walked(w->job) ? 0 : row->step[X] * a->count;
+    rows.x.ahead = w->walked ? 0 : row->step[X] * a->count;
     if (!w->t->g) {
         w->walk->sweep_rows(&rows, &none, n, runs);
         return;
@@ -222,7 +222,7 @@ static OWN_FRAME void apply_pieces(const Pieces *s, Share *share, Lines *lines)
     const Work *w = s->w;
     const Plan *p = w->plan;
     const ptrdiff_t last = p->runs * s->along - 1;
-    const int back = !walked(w->job) && (p->form == COLS || p->runs * p->n > FAR);
+    const int back = !w->walked && (p->form == COLS || p->runs * p->n > FAR);
     char wide[TILE] = {0};
     Applying a;
     Affine own;

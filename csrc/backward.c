@@ -301,21 +301,21 @@ static int by_group(Drive *d, Gradient *job)
 
 int norm_backward(Gradient *job)
 {
-    Plan plan;
-    Work w;
+    Planned own;
     const ptrdiff_t params = norm_parameters(&job->job);
-    if (work_open(&w, &plan, &job->job) < 0)
+    Work *w = work_open(&own, &job->job);
+    if (!w)
         return -1;
-    if (plan.groups * plan.runs * plan.n == 0) {
+    if (w->plan->groups * w->plan->runs * w->plan->n == 0) {
         for (ptrdiff_t i = 0; i < params; i++)
             job->dweight[i] = job->dbias[i] = 0;
         return 0;
     }
     const FpState saved = fp_enter();
-    Drive d = {.w = &w, .moments = job->moments, .by = PARAM, .params = params};
-    const int failed = w.vector ? by_chunk(&d, &w, job) : by_group(&d, job);
+    Drive d = {.w = w, .moments = job->moments, .by = PARAM, .params = params};
+    const int failed = w->vector ? by_chunk(&d, w, job) : by_group(&d, job);
     cpu_stream_end();
     fp_leave(saved);
-    work_close(&w);
+    work_close(w);
     return failed ? -1 : 0;
 }

@@ -281,24 +281,25 @@ static int by_channel(Work *w)
 
 int norm_forward(const Job *job)
 {
-    Plan plan;
-    Work w;
-    if (work_open(&w, &plan, job) < 0)
+    Planned own;
+    Work *w = work_open(&own, job);
+    if (!w)
         return -1;
-    if (plan.groups * plan.runs * plan.n == 0) {
-        for (ptrdiff_t g = 0; job->moments && g < plan.groups / w.parts; g++)
+    const Plan *plan = w->plan;
+    if (plan->groups * plan->runs * plan->n == 0) {
+        for (ptrdiff_t g = 0; job->moments && g < plan->groups / w->parts; g++)
             job->moments[g] = (Moment){0};
         for (ptrdiff_t c = 0; job->channels && c < job->t.shape[job->axis]; c++)
             job->channels[c] = (ChannelStat){.keep = 1};
         return 0;
     }
     const FpState saved = fp_enter();
-    if (job->sum && !w.added && !w.summed)
+    if (job->sum && !w->added && !w->summed)
         add_forward(job->sum);
-    const int failed = w.blended ? by_phase(&w) : job->given_mean ? by_channel(&w) : by_group(&w);
-    if (w.stream)
+    const int failed = w->blended ? by_phase(w) : job->given_mean ? by_channel(w) : by_group(w);
+    if (w->stream)
         cpu_stream_end();
     fp_leave(saved);
-    work_close(&w);
+    work_close(w);
     return failed;
 }

@@ -40,6 +40,7 @@ typedef struct {
     /* so many neighbouring groups of the plan share their mean: the channels of a GroupNorm's
      * group; else 1 */
     ptrdiff_t parts;
+    ptrdiff_t bytes; /* to be read and written */
     int threads;     /* that share the items, or 1: */
     int inside;      /* that share each item, or 1 */
     SpanSums *spans; /* of an item, where it is shared, */
@@ -47,6 +48,7 @@ typedef struct {
     ptrdiff_t batch; /* groups of an item at most; whole parts */
     /* groups that kernels are given at a time at most: <= TILE, and, packed, as scratch holds */
     ptrdiff_t tile;
+    int walked;             /* the statistics are given, and x is read as it lies */
     int piped;              /* those of an item are applied while the next are taken */
     int kept;               /* they are packed once, and taken and applied in scratch */
     int added;              /* x is made item by item, before they are taken */
@@ -58,9 +60,10 @@ typedef struct {
     Blocks blocks[2];          /* of sums; of dots, with weights along the elements */
     ptrdiff_t ahead;           /* bytes from what is taken of rows to what is asked for */
     int vector;                /* weight and bias run along the elements of a run: both are there */
-    const void *weight, *bias; /* of the arithmetic type; NULL: 1, 0 */
-    void *owned;               /* one of them, where it had to be made */
-    const double *wide;        /* of a gradient with weights along a run: they, in double */
+    const void *weight, *bias; /* params of the arithmetic type; NULL: 1, 0 */
+    ptrdiff_t params;
+    void *owned;        /* one of them, where it had to be made */
+    const double *wide; /* of a gradient with weights along a run: they, in double */
     /* of given statistics: what each of `channels` is made with; NULL: that is found by group */
     const void *table;
     ptrdiff_t channels;
@@ -148,7 +151,8 @@ static inline void make_items(Work *w, ptrdiff_t batch)
     if (any && w->tiles > 1)
         w->batch = ((row + w->lead + w->tiles - 1) / w->tiles + LANES - 1) / LANES * LANES;
     w->items = w->plan->groups / row * w->tiles;
-    w->threads = threads_for(bytes * (1 + (w->t->y != NULL) + (w->t->g != NULL)));
+    w->bytes = bytes * (1 + (w->t->y != NULL) + (w->t->g != NULL));
+    w->threads = threads_for(w->bytes);
     w->inside = 1;
 }
 
@@ -373,11 +377,23 @@ typedef struct {
 } Grid;
 
 Grid grid(const Job *, ptrdiff_t groups);
-/* norm.c: the statistics are given, nothing is taken, and x is walked as it lies. */
+/* norm.c: the statistics are given, nothing is taken, and x is walked as it lies, which of what is
+ * nearest matters less than how many items there are. */
 int walked(const Job *);
-/* norm.c: a job's plan and operands, and what work_close() frees; -1: out of memory. Without
- * elements there is no more than the plan. */
-int work_open(Work *, Plan *, const Job *);
+/* norm.c: all axes of a job, outermost first, and which share; how many. */
+int axes_of(const Job *, Loop *, char *shared);
+/* Are channels, which share, groups of the plan? */
+int parted(const Job *);
+/* Its row of the table. */
+int norm_split(NormKind);
+int norm_blended(NormKind);
+/* work.c: a job's plan and operands, which are the caller's own or those that job->plans keeps, and
+ * what work_close() frees; NULL: out of memory. Without elements there is no more than the plan. */
+typedef struct {
+    Work work;
+    Plan plan;
+} Planned;
+Work *work_open(Planned *own, const Job *);
 void work_close(Work *);
 /* So many items for w->threads: if they cannot be dealt evenly, their insides are. -1: out of
  * memory. */

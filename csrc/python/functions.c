@@ -19,8 +19,8 @@ static int trailing_axes(Call *c, const Sizes *shape)
             "Given normalized_shape=%s, expected input with shape [*, %s, but got input of size%s",
             wanted, wanted + 1, SHAPE_LIST(ndim, c->o.shape));
     }
-    memset(c->reduce, 0, (size_t)first);
-    memset(c->reduce + first, 1, (size_t)shape->n);
+    for (int i = 0; i < ndim; i++)
+        c->reduce[i] = i >= first;
     return 0;
 }
 

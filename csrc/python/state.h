@@ -11,6 +11,8 @@
 #endif
 #include <numpy/arrayobject.h>
 
+#include "norm.h"
+
 /* Whatever takes keywords. */
 typedef enum {
 #define FUNCTION(name, ...) ID_##name,
@@ -62,6 +64,7 @@ enum {
 typedef struct {
     PyObject *imports[IMPORTS];
     Signature signatures[SIGNATURES];
+    Plans *plans; /* of calls that keep the GIL */
 } State;
 
 extern PyModuleDef normc_module;

@@ -1,0 +1,28 @@
+/* Small calls of the same layouts follow each other: what was laid out for the last of them is kept.
+ *
+ * A layout is all of a job that its plan and items depend on: shape, steps, types, which operands
+ * there are and how they are aligned, the table of kernels; never an address or a value. Whoever
+ * lends a job its Plans sees to it that no other call has them meanwhile. */
+#ifndef NORMC_PLANS_H
+#define NORMC_PLANS_H
+#include "work.h"
+
+/* Slots; axes of a layout at most; shape, and steps of x, y, g and the mask. */
+enum { SLOT_BITS = 4, SLOTS = 1 << SLOT_BITS, AXES = 8, ROWS_OF_AXES = 5 };
+typedef struct {
+    ptrdiff_t operands, axes, num_groups, ndim; /* the first two in bits */
+    const Kernels *kernels;
+} Layout;
+typedef struct {
+    int known; /* it is laid out; else what is there is nothing */
+    Layout layout;
+    ptrdiff_t rows[ROWS_OF_AXES][AXES];
+    Planned planned;
+} Slot;
+struct Plans {
+    Slot slot[SLOTS];
+};
+
+/* Where the job's layout is kept, or is to be; NULL: nowhere. */
+Slot *plans_slot(const Job *);
+#endif

@@ -1,0 +1,259 @@
+/* One call's work: a job as a plan, its operands, and items. What its layout decides is laid out
+ * once; what its data decide is looked at in every call. */
+#include "work.h"
+#include "cpu.h"
+#include "plans.h"
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+
+/* Is any magnitude at least `most`, or NaN? In the type itself, so that the loop is a vector's. */
+static int any_above(const Work *w, const void *values, ptrdiff_t n, double most)
+{
+    int above = 0;
+    if (w->t->dtype == F64)
+        for (ptrdiff_t i = 0; i < n; i++)
+            above |= !(fabs(((const double *)values)[i]) < most);
+    else
+        for (ptrdiff_t i = 0; i < n; i++)
+            above |= !(fabsf(((const float *)values)[i]) < (float)most);
+    return above;
+}
+
+/* Is each 0, or between 1 / MILD and MILD? */
+static int mild(const Work *w, const void *values, ptrdiff_t n)
+{
+    int all = 1;
+    if (w->t->dtype == F64)
+        for (ptrdiff_t i = 0; values && i < n; i++) {
+            const double size = fabs(((const double *)values)[i]);
+            all &= (size >= 1 / MILD && size <= MILD) || size == 0;
+        }
+    else
+        for (ptrdiff_t i = 0; values && i < n; i++) {
+            const float size = fabsf(((const float *)values)[i]);
+            all &= (size >= (float)(1 / MILD) && size <= (float)MILD) || size == 0;
+        }
+    return all;
+}
+
+/* Both parameters or neither along the elements of a run: what is missing is made. */
+static int parameters_of(Work *w)
+{
+    const Job *job = w->job;
+    const ptrdiff_t n = w->params;
+    w->weight = job->weight;
+    w->bias = job->bias;
+    w->owned = NULL;
+    if (w->vector && !(job->weight && (job->bias || job->t.g))) {
+        w->owned = calloc((size_t)n, (size_t)arithsize(job->t.dtype));
+        if (!w->owned)
+            return -1;
+        for (ptrdiff_t i = 0; !job->weight && i < n; i++)
+            put(w, w->owned, i, 1);
+        if (job->weight)
+            w->bias = w->owned;
+        else
+            w->weight = w->owned;
+    }
+    w->mild = !w->vector && !w->t->g && mild(w, job->weight, n) && mild(w, job->bias, n);
+    if (w->vector &&
+        !w->t->g) { /* halves have no flat term in their bound for what float loses near zero */
+        const int half = w->t->dtype < F32;
+        w->far = (job->bias && any_above(w, job->bias, n, limits(w).far)) ||
+                 (half && job->weight && any_above(w, job->weight, n, 0x1p30));
+    }
+    return 0;
+}
+
+/* Of ReLU. What rounds to -0 stays that, as it does where it is rounded first. */
+static double cut_of(const Job *job)
+{
+    static const double zero[DTYPES] = {[F16] = -0x1p-25, [BF16] = -0x1p-134};
+    return job->relu ? zero[job->t.dtype] : -INFINITY;
+}
+
+static ptrdiff_t tile_of(const Plan *p)
+{
+    if (!p->pack)
+        return TILE;
+    if (p->form == COLS) /* rows for all lanes */
+        return BLOCK / LANES;
+    const ptrdiff_t total = p->runs * p->n, few = total < BLOCK ? BLOCK / total : 1;
+    return few < TILE ? few : TILE;
+}
+
+/* Groups of an item: many, for each waits for the statistics of its own groups, or of the item
+ * before; so many that they stay in the second cache. Long rows of a pipeline come by several, for
+ * their parameters to be near for all. */
+static ptrdiff_t batch_of(const Work *w, const Plan *p)
+{
+    enum { FEW = 3072, FORWARD = 8192, GRADIENT = 1 << 14, FAR = 1 << 14 };
+    const int waits = !p->pack && (w->t->g || !w->job->given_mean);
+    const ptrdiff_t total = p->runs * p->n;
+    const ptrdiff_t near = (!waits ? FEW : w->t->g ? GRADIENT : FORWARD) / total;
+    const int far = w->piped && w->vector && total <= FAR && !w->job->sum;
+    const ptrdiff_t least = far ? 4 : 1;
+    const ptrdiff_t most = w->piped && p->run[0].step[PARAM] ? KEPT : w->tile;
+    const ptrdiff_t batch = p->form == COLS || near > most ? most : near < least ? least : near;
+    return batch < w->parts ? w->parts : means(w, batch) * w->parts;
+}
+
+/* Are the groups of an item applied while the next are taken, in one walk of both? */
+static int pipes(const Work *w, const Plan *p)
+{
+    const Job *job = w->job;
+    const int rows = p->form == ROWS && !p->pack && job->t.dtype != F64 && job->t.y && !job->t.g;
+    const int own = w->vector && across(p)->step[PARAM]; /* parameters along each one's elements */
+    const int fits = 2 * w->parts * p->runs * p->n * itemsize(job->t.dtype) <= cpu_cache_bytes();
+    return rows && fits && w->parts <= TILE && !own && !w->blended && !job->given_mean;
+}
+
+/* Are the groups of an item packed once? */
+static int keeps(const Work *w, const Plan *p)
+{
+    const int taken = !w->blended && !w->job->given_mean && !w->t->g;
+    return p->form == ROWS && p->pack && taken && w->t->y && w->batch <= w->tile &&
+           w->batch * p->runs * p->n * arithsize(w->t->dtype) <= (ptrdiff_t)sizeof(Scratch);
+}
+
+/* The plan knows of the sum. */
+static int terms_aligned(const Tensors *s)
+{
+    const ptrdiff_t bits = (ptrdiff_t)((uintptr_t)s->x | (uintptr_t)s->g);
+    return (bits & (itemsize(s->dtype) - 1)) == 0;
+}
+
+/* Is x made item by item? Rows that lie alike in all three; else, before anything is taken. */
+static int adds(const Work *w, const Plan *p)
+{
+    const Tensors *s = w->job->sum, *t = w->t;
+    if (!s || p->form != ROWS || p->pack || w->inside > 1 || s->swapped || s->gswapped ||
+        s->gdtype != s->dtype || !terms_aligned(s))
+        return 0;
+    for (int i = 0; i < t->ndim; i++)
+        if (t->shape[i] > 1 && (s->xstep[i] != t->xstep[i] || s->gstep[i] != t->xstep[i]))
+            return 0;
+    return 1;
+}
+
+/* Is a sum too large for the caches? Rows of an item follow each other. */
+static int goes_past(const Work *w, const Plan *p)
+{
+    const ptrdiff_t row = p->n * itemsize(w->t->dtype);
+    return w->stream && p->runs == 1 && across(p)->step[X] == row &&
+           w->batch * row <= (ptrdiff_t)sizeof(Scratch);
+}
+
+int share_insides(Work *w, ptrdiff_t items)
+{
+    enum { TABLE = 1 << 16 }; /* bytes of sums at a time */
+    if (w->threads == 1)
+        return 0;
+    const ptrdiff_t rounds = (items - 1) / w->threads + 1;
+    if (4 * items >= 3 * rounds * w->threads) /* three quarters of their time is used */
+        return 0;
+    const ptrdiff_t most = w->batch < w->tile ? w->batch : w->tile;
+    const ptrdiff_t all = w->blocks[w->t->g && w->plan->vector].spans; /* the most */
+    const ptrdiff_t size = most * (ptrdiff_t)sizeof *w->spans, fit = (TABLE - 1) / size + 1;
+    w->room = all < fit ? all : fit;
+    w->spans = malloc((size_t)(w->room * size));
+    w->inside = w->threads;
+    w->threads = 1;
+    return w->spans ? 0 : -1;
+}
+
+void work_close(Work *w)
+{
+    free(w->spans);
+    free(w->owned);
+}
+
+static Finish finish_of(const Work *w)
+{
+    const Limits l = limits(w);
+    const ptrdiff_t n = w->parts * w->plan->runs * w->plan->n;
+    const double inverse = n & (n - 1) ? 0 : 1 / (double)n;
+    return (Finish){inverse, w->job->eps, l.far, l.least, l.most, w->centred};
+}
+
+/* So many bytes of rows are under way. */
+static ptrdiff_t ahead_of(const Plan *p, ptrdiff_t size)
+{
+    enum { AHEAD = 8192 };
+    const ptrdiff_t bytes = p->n * size,
+                    step = p->runs > 1 ? p->run[0].step[X] : across(p)->step[X];
+    return bytes < AHEAD ? (AHEAD / bytes + 1) * step : bytes < 4 * AHEAD ? step : AHEAD;
+}
+
+/* All that the layout decides; -1: out of memory. */
+static int lay_out(Planned *to, const Job *job)
+{
+    Loop axes[MAXLOOPS + 1];
+    char shared[MAXLOOPS + 1];
+    Work *w = &to->work;
+    Plan *plan = &to->plan;
+    const int naxes = axes_of(job, axes, shared), parts = parted(job);
+    *w = (Work){.t = &job->t,
+                .plan = plan,
+                .job = job,
+                .kernels = kernels(job->t.dtype),
+                .parts = parts ? job->t.shape[job->axis] / job->num_groups : 1,
+                .walked = walked(job),
+                .params = norm_parameters(job),
+                .cut = cut_of(job),
+                .centred = norm_centred(job->kind),
+                .blended = norm_blended(job->kind)};
+    /* a parameter's gradient is summed over groups in their order, where the weight runs along
+     * them; parts are neighbours */
+    plan_make(plan, naxes, axes, shared, &job->t,
+              parts ? 0 : !job->t.g || (norm_has_channels(job->kind) && !norm_split(job->kind)));
+    const ptrdiff_t elements = plan->groups * plan->runs * plan->n;
+    if (elements == 0)
+        return 0;
+    w->vector = plan->vector && (job->weight || job->bias || job->t.g);
+    w->walk = plan->pack && job->t.dtype < F32 ? kernels(F32) : w->kernels;
+    w->stream = job->t.dtype >= F32 && job->t.y && job->t.y != job->t.x && !plan->pack &&
+                elements * itemsize(job->t.dtype) * (job->t.g ? 3 : 2) > cpu_stream_bytes();
+    blocks_of(plan, 0, &w->blocks[0]);
+    if (job->t.g && plan->vector)
+        blocks_of(plan, 1, &w->blocks[1]);
+    w->ahead = ahead_of(plan, itemsize(job->t.dtype));
+    w->finish = finish_of(w);
+    w->piped = pipes(w, plan);
+    w->tile = tile_of(plan);
+    make_items(w, batch_of(w, plan));
+    w->kept = keeps(w, plan);
+    if ((!job->t.g || !w->vector) && share_insides(w, w->items) < 0)
+        return -1;
+    w->piped = w->piped && w->inside == 1;
+    w->kept = w->kept && w->inside == 1;
+    w->added = adds(w, plan);
+    w->past = w->added && w->piped && goes_past(w, plan);
+    w->summed = w->added && w->piped && job->t.dtype == F32 && !w->past;
+    w->added = w->added && !w->summed;
+    return 0;
+}
+
+/* What is kept is of one thread. */
+Work *work_open(Planned *own, const Job *job)
+{
+    Slot *slot = plans_slot(job);
+    Planned *p = slot ? &slot->planned : own;
+    Work *w = &p->work;
+    if (!(slot && slot->known && threads_for(w->bytes) == 1)) {
+        if (lay_out(p, job) < 0)
+            return NULL;
+        if (slot)
+            slot->known = w->threads == 1 && w->inside == 1;
+    }
+    w->t = &job->t;
+    w->job = job;
+    w->finish.eps = job->eps;
+    w->table = NULL;
+    if (p->plan.groups * p->plan.runs * p->plan.n > 0 && parameters_of(w) < 0) {
+        free(w->spans);
+        return NULL;
+    }
+    return w;
+}
