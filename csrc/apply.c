@@ -209,7 +209,7 @@ void apply_tabled(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, Lin
 {
     Applying a;
     Affine own;
-    affine(w, w->table, w->channels, at[PARAM], &own);
+    affine(w, w->table, w->pitch, at[PARAM], &own);
     applying(&a, at, count, NULL, &own, NULL, lines);
     apply_rows(w, &a, 0, NULL);
 }
@@ -227,7 +227,7 @@ static OWN_FRAME void apply_pieces(const Pieces *s, Share *share, Lines *lines)
     Applying a;
     Affine own;
     if (w->table)
-        affine(w, w->table, w->channels, s->at[PARAM], &own);
+        affine(w, w->table, w->pitch, s->at[PARAM], &own);
     applying(&a, s->at, s->count, s->f, w->table ? &own : s->made, NULL, lines);
     for (ptrdiff_t g = 0; g < s->count && p->pack; g++)
         a.fill[g] = s->made ? (double)((const float *)s->made->hi)[g] : s->f[g].hi;
@@ -344,7 +344,7 @@ void tabulate(Work *w, const Fold *f, ptrdiff_t channels, void *values)
         return;
     fill_params(w, f, channels, 0, 1, values);
     w->table = values;
-    w->channels = channels;
+    w->pitch = channels;
 }
 
 int all_carried(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, const Fold *f)

@@ -147,7 +147,7 @@ static OWN_FRAME void apply_item(const Drive *d, ptrdiff_t item, Lines *lines)
         return;
     }
     const ptrdiff_t step = across(w->plan)->step[d->by];
-    const Fold *f = d->folds + at[d->by];
+    const Fold *f = d->folds ? d->folds + at[d->by] : NULL; /* there is a table */
     for (ptrdiff_t g = 0; g < count && step != 1; g++)
         own[g] = f[g * step];
     apply(w, at, count, step == 1 ? f : own, lines, NULL);
@@ -264,16 +264,34 @@ static int by_phase(const Work *w)
     return failed ? -1 : 0;
 }
 
-/* The statistics are given. */
+/* The statistics are given. What every channel is made with, of all at once, if nothing stands in
+ * their way. */
+static int tabulate_quick(Work *w, ptrdiff_t channels, float params[4][TILE])
+{
+    const Job *job = w->job;
+    Statistics s;
+    if (w->t->dtype == F64 || w->plan->pack || !w->mild || channels > TILE ||
+        across(w->plan)->step[PARAM] != 1 ||
+        !w->kernels->fold_channels(job->given_mean, job->given_var, channels, &w->finish, &s) ||
+        !w->kernels->fold_params(&s, channels, 1, w->weight, w->bias, params))
+        return 0;
+    w->table = params;
+    w->pitch = TILE;
+    return 1;
+}
+
 static int by_channel(Work *w)
 {
     const ptrdiff_t channels = w->t->shape[w->job->axis];
-    const ptrdiff_t params = ROWS_OF_PARAMS * arithsize(w->t->dtype);
-    Fold *folds = malloc((size_t)channels * (sizeof *folds + (size_t)params));
-    if (!folds)
-        return -1;
-    fold_given(w, channels, folds);
-    tabulate(w, folds, channels, folds + channels);
+    const ptrdiff_t size = ROWS_OF_PARAMS * arithsize(w->t->dtype) + (ptrdiff_t)sizeof(Fold);
+    float params[4][TILE];
+    Fold *folds = NULL;
+    if (!tabulate_quick(w, channels, params)) {
+        if (!(folds = malloc((size_t)(channels * size))))
+            return -1;
+        fold_given(w, channels, folds);
+        tabulate(w, folds, channels, folds + channels);
+    }
     parallel(w->threads, w->items, apply_items, &(Drive){w, NULL, folds, PARAM});
     free(folds);
     return 0;

@@ -82,7 +82,7 @@ int parted(const Job *job)
 
 int walked(const Job *job)
 {
-    enum { NEAR = 1 << 14 }; /* x and y in the first cache, where no place is far */
+    enum { NEAR = 1 << 14 }; /* bytes: x and y are in the first cache, where nothing is far */
     ptrdiff_t bytes = itemsize(job->t.dtype);
     for (int i = 0; i < job->t.ndim; i++)
         bytes *= job->t.shape[i];

@@ -1,4 +1,5 @@
-/* Small calls of the same layouts follow each other: what was laid out for the last of them is kept.
+/* Small calls of the same layouts follow each other: what was laid out for the last of them is
+ * kept.
  *
  * A layout is all of a job that its plan and items depend on: shape, steps, types, which operands
  * there are and how they are aligned, the table of kernels; never an address or a value. Whoever

@@ -48,7 +48,7 @@ typedef struct {
     ptrdiff_t batch; /* groups of an item at most; whole parts */
     /* groups that kernels are given at a time at most: <= TILE, and, packed, as scratch holds */
     ptrdiff_t tile;
-    int walked;             /* the statistics are given, and x is read as it lies */
+    int walked;             /* x is read as it lies: walked() */
     int piped;              /* those of an item are applied while the next are taken */
     int kept;               /* they are packed once, and taken and applied in scratch */
     int added;              /* x is made item by item, before they are taken */
@@ -64,9 +64,10 @@ typedef struct {
     ptrdiff_t params;
     void *owned;        /* one of them, where it had to be made */
     const double *wide; /* of a gradient with weights along a run: they, in double */
-    /* of given statistics: what each of `channels` is made with; NULL: that is found by group */
+    /* of given statistics: what each channel is made with, rows of `pitch`; NULL: that is found by
+     * group */
     const void *table;
-    ptrdiff_t channels;
+    ptrdiff_t pitch;
     int far;    /* some weights or biases, along a run, could leave the type's range */
     int mild;   /* one a group: none could where the deviation is mild, too */
     int stream; /* y is apart, and too large to stay in cache */
@@ -377,8 +378,8 @@ typedef struct {
 } Grid;
 
 Grid grid(const Job *, ptrdiff_t groups);
-/* norm.c: the statistics are given, nothing is taken, and x is walked as it lies, which of what is
- * nearest matters less than how many items there are. */
+/* norm.c: the statistics are given, nothing is taken, and x, more than the first cache holds, is
+ * read as it lies. */
 int walked(const Job *);
 /* norm.c: all axes of a job, outermost first, and which share; how many. */
 int axes_of(const Job *, Loop *, char *shared);
