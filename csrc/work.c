@@ -242,6 +242,8 @@ Work *work_open(Planned *own, const Job *job)
     Planned *p = slot ? &slot->planned : own;
     Work *w = &p->work;
     if (!(slot && slot->known && threads_for(w->bytes) == 1)) {
+        if (slot)
+            slot->known = 0; /* whatever becomes of it */
         if (lay_out(p, job) < 0)
             return NULL;
         if (slot)
