@@ -4,7 +4,7 @@
  * needs; they are kept, and summed group by group at the end. Where weights run along the elements,
  * each is summed over groups in passing: in at most CHUNKS chunks of groups, joined in order. */
 #include "cpu.h"
-#include "work.h"
+#include "plans.h"
 #include <stdlib.h>
 
 enum { CHUNKS = 16, CHUNK_MIN = 64 };

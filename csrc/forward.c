@@ -5,7 +5,7 @@
  * by_phase   statistics of all groups first: they are blended
  * by_channel   they are given */
 #include "cpu.h"
-#include "work.h"
+#include "plans.h"
 #include <stdlib.h>
 
 typedef struct {

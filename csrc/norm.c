@@ -1,6 +1,6 @@
 /* The table of norms: which elements share; a job's axes. */
 #include "norm.h"
-#include "work.h"
+#include "plans.h"
 
 /* Which elements share a mean, and along what the weight runs. The channel norms see x as (N, C,
  * P), wherever the channel axis stands; the others share the axes that the job names. */

@@ -1,5 +1,5 @@
-/* Small calls of the same layouts follow each other: what was laid out for the last of them is
- * kept.
+/* From a job to its work. Small calls of the same layouts follow each other: what was laid out for
+ * the last of them is kept.
  *
  * A layout is all of a job that its plan and items depend on: shape, steps, types, which operands
  * there are and how they are aligned, the table of kernels; never an address or a value. Whoever
@@ -7,6 +7,28 @@
 #ifndef NORMC_PLANS_H
 #define NORMC_PLANS_H
 #include "work.h"
+
+/* norm.c: the statistics are given, nothing is taken, and x, more than the first cache holds, is
+ * read as it lies. */
+int walked(const Job *);
+/* norm.c: all axes of a job, outermost first, and which share; how many. */
+int axes_of(const Job *, Loop *, char *shared);
+/* Are channels, which share, groups of the plan? */
+int parted(const Job *);
+/* Its row of the table. */
+int norm_split(NormKind);
+int norm_blended(NormKind);
+/* work.c: a job's plan and operands, which are the caller's own or those that job->plans keeps, and
+ * what work_close() frees; NULL: out of memory. Without elements there is no more than the plan. */
+typedef struct {
+    Work work;
+    Plan plan;
+} Planned;
+Work *work_open(Planned *own, const Job *);
+void work_close(Work *);
+/* So many items for w->threads: if they cannot be dealt evenly, their insides are. -1: out of
+ * memory. */
+int share_insides(Work *, ptrdiff_t items);
 
 /* Slots; axes of a layout at most; shape, and steps of x, y, g and the mask. */
 enum { SLOT_BITS = 4, SLOTS = 1 << SLOT_BITS, AXES = 8, ROWS_OF_AXES = 5 };

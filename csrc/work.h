@@ -378,27 +378,6 @@ typedef struct {
 } Grid;
 
 Grid grid(const Job *, ptrdiff_t groups);
-/* norm.c: the statistics are given, nothing is taken, and x, more than the first cache holds, is
- * read as it lies. */
-int walked(const Job *);
-/* norm.c: all axes of a job, outermost first, and which share; how many. */
-int axes_of(const Job *, Loop *, char *shared);
-/* Are channels, which share, groups of the plan? */
-int parted(const Job *);
-/* Its row of the table. */
-int norm_split(NormKind);
-int norm_blended(NormKind);
-/* work.c: a job's plan and operands, which are the caller's own or those that job->plans keeps, and
- * what work_close() frees; NULL: out of memory. Without elements there is no more than the plan. */
-typedef struct {
-    Work work;
-    Plan plan;
-} Planned;
-Work *work_open(Planned *own, const Job *);
-void work_close(Work *);
-/* So many items for w->threads: if they cannot be dealt evenly, their insides are. -1: out of
- * memory. */
-int share_insides(Work *, ptrdiff_t items);
 
 /* fold.c: moments, eps, parameters -> what is applied. */
 void fold(const Work *, const Moment *, Fold *);
