@@ -17,7 +17,7 @@ typedef struct {
     Dot *dots;    /* by STAT of each part; NULL: not kept */
     double *sums; /* `words` rows of `pitch` for each chunk of groups; NULL: none */
     ptrdiff_t params, pitch, words, chunk;
-    int quick; /* back_rows() may do */
+    int quick; /* back_quick() may do */
 } Drive;
 
 /* As the forward folded them: groups, parts together. */
@@ -37,38 +37,99 @@ static void folds_of(const Drive *d, const ptrdiff_t at[STEPS], ptrdiff_t count,
     }
 }
 
-/* Rows of floats or halves, with a weight for each element, in whose way nothing stands: vectors
- * fold them. 0: something does, and nothing is done. */
-static int back_rows(const Drive *d, const ptrdiff_t at[STEPS], ptrdiff_t count, double *params,
-                     Lines *lines)
+/* ---- rows of floats or halves in whose way nothing stands: vectors fold them ------------ */
+
+static int quick_statistics(const Drive *d, const ptrdiff_t at[STEPS], ptrdiff_t groups,
+                            Statistics *own)
+{
+    const Work *w = d->w;
+    Sums s;
+    if (d->moments)
+        return w->kernels->fold_moments(d->moments + stat_of(w, at), stat_step(w), groups,
+                                        &w->finish, own);
+    sum_shared(w, at, groups, &(Summing){.k = NULL}, &s);
+    return w->kernels->finish(&s, groups, &w->finish, own);
+}
+
+/* Of groups with weights along their elements, whose sums are in s: params has them already, so
+ * what floats do not carry is made again from here. */
+static void apply_carefully(const Drive *d, const ptrdiff_t at[STEPS], ptrdiff_t count,
+                            const Sums *s, const Statistics *own, Lines *lines)
+{
+    Fold f[TILE];
+    for (ptrdiff_t g = 0; g < count; g++) {
+        f[g] = (Fold){.hi = own->hi[g], .lo = own->rest[g], .rstd = own->rstd[g]};
+        fold_dots(d->w, at[PARAM], &(Dot){total(sum_of(s, 0, g)), total(sum_of(s, 1, g))},
+                  own->count[g], &f[g]);
+    }
+    lines_end(lines);
+    apply(d->w, at, count, f, lines, NULL);
+}
+
+/* The dots of parts with a weight each are kept; s: those of their groups. */
+static void share_dots(const Drive *d, const ptrdiff_t at[STEPS], ptrdiff_t groups,
+                       const float *weight, const Statistics *own, Sums *s)
+{
+    const ptrdiff_t parts = d->w->parts, step = across(d->w->plan)->step[STAT];
+    Dot *dot = d->dots + at[STAT];
+    for (ptrdiff_t g = 0; g < groups; g++) {
+        Two r = {0}, q = {0};
+        for (ptrdiff_t i = g * parts; i < (g + 1) * parts; i++, dot += step) {
+            *dot = (Dot){total(sum_of(s, 0, i)), total(sum_of(s, 1, i)) * own->rstd[g]};
+            join(&r, weight[i] * dot->r);
+            join(&q, weight[i] * dot->q);
+        }
+        s->hi[0][g] = total(r);
+        s->hi[1][g] = total(q);
+    }
+    s->joined = 0;
+}
+
+/* From groups to their parts, in place. */
+static void to_parts(ptrdiff_t parts, ptrdiff_t count, float *values)
+{
+    for (ptrdiff_t i = count, g = count / parts - 1; g >= 0 && parts > 1; g--)
+        for (ptrdiff_t p = 0; p < parts; p++)
+            values[--i] = values[g];
+}
+
+/* 0: something stands in their way, and nothing is done that is not done anew. */
+static int back_quick(const Drive *d, const ptrdiff_t at[STEPS], ptrdiff_t count, double *params,
+                      Lines *lines)
 {
     static const double none[TILE];
     const Work *w = d->w;
+    const ptrdiff_t parts = w->parts, groups = means(w, count);
+    const ptrdiff_t step = across(w->plan)->step[PARAM];
+    double k[TILE];
+    float weight[TILE];
     Sums s;
     Statistics own;
-    int plain;
-    if (d->moments) {
-        plain = w->kernels->fold_moments(d->moments + at[STAT], across(w->plan)->step[STAT], count,
-                                         &w->finish, &own);
-    } else {
-        sums(w, at, count, &(Summing){.k = NULL}, &s);
-        plain = w->kernels->finish(&s, count, &w->finish, &own);
-    }
-    if (!plain)
+    if (!quick_statistics(d, at, groups, &own))
         return 0;
-    const Weighing by = {{own.mean, none, own.rstd}, params, d->pitch};
-    sums(w, at, count, &(Summing){.k = own.mean, .by = &by}, &s);
-    if (w->kernels->fold_sums(&s, count, &w->finish, &own) && !apply_dx(w, at, count, &own, lines))
-        return 1;
-    Fold f[TILE];
-    for (ptrdiff_t g = 0; g < count; g++) {
-        f[g] = (Fold){.hi = own.hi[g], .lo = own.rest[g], .rstd = own.rstd[g]};
-        fold_dots(w, at[PARAM], &(Dot){total(sum_of(&s, 0, g)), total(sum_of(&s, 1, g))},
-                  own.count[g], &f[g]);
+    for (ptrdiff_t i = 0, g = 0; g < groups && parts > 1; g++)
+        for (ptrdiff_t p = 0; p < parts; p++)
+            k[i++] = own.mean[g];
+    /* rstd: weighted ones alone look at it */
+    const Weighing by = {{parts > 1 ? k : own.mean, none, own.rstd}, params, d->pitch};
+    sums(w, at, count, &(Summing){.k = by.about.k, .by = &by}, &s);
+    if (!w->vector) {
+        for (ptrdiff_t i = 0; i < count; i++)
+            weight[i] = w->weight ? ((const float *)w->weight)[at[PARAM] + i * step] : 1;
+        share_dots(d, at, groups, weight, &own, &s);
     }
-    lines_end(lines);
-    apply(w, at, count, f, lines, NULL);
-    return 1;
+    int carried = w->kernels->fold_sums(&s, groups, &w->finish, &own);
+    if (carried) {
+        float *const each[] = {own.hi, own.lo, own.scale, own.shift, own.slope};
+        for (int i = 0; i < 5; i++)
+            to_parts(parts, count, each[i]);
+        carried = !apply_dx(w, at, count, &own, w->vector ? NULL : weight, lines);
+    }
+    if (!carried && w->vector)
+        apply_carefully(d, at, count, &s, &own, lines);
+    else if (!carried)
+        lines_end(lines);
+    return carried || w->vector;
 }
 
 /* Neighbouring groups; of blended ones the dots alone. */
@@ -81,7 +142,7 @@ static void back(const Drive *d, const ptrdiff_t at[STEPS], ptrdiff_t count, dou
     Moment m[TILE];
     Fold shared[TILE], each[TILE], *f = parts > 1 ? each : shared;
     Dot own[TILE], *dot = d->dots ? d->dots + at[STAT] : own;
-    if (d->quick && back_rows(d, at, count, sums, lines))
+    if (d->quick && back_quick(d, at, count, sums, lines))
         return;
     folds_of(d, at, groups, m, shared);
     if (parts > 1)
@@ -215,6 +276,12 @@ static void sum_chunks(const Drive *d, ptrdiff_t chunks, Gradient *job)
 
 /* ---- drivers ------------------------------------------------------------------------- */
 
+static int nothing_in_way(const Work *w)
+{
+    return w->plan->form == ROWS && w->t->dtype != F64 && !w->t->mask && !w->blended &&
+           w->batch <= w->tile;
+}
+
 /* Elements of one weight each, group after group. */
 static int by_chunk(Drive *d, Work *w, Gradient *job)
 {
@@ -234,8 +301,7 @@ static int by_chunk(Drive *d, Work *w, Gradient *job)
         rows[i] = get(w, w->weight, i);
     w->wide = rows;
     d->sums = rows + d->pitch;
-    d->quick = w->plan->form == ROWS && w->t->dtype != F64 && !w->t->mask && !w->blended &&
-               w->batch <= w->tile && across(w->plan)->step[PARAM] == 0;
+    d->quick = nothing_in_way(w) && across(w->plan)->step[PARAM] == 0;
     parallel(w->threads, chunks, back_chunks, d);
     sum_chunks(d, chunks, job);
     free(rows);
@@ -288,6 +354,7 @@ static int by_group(Drive *d, Gradient *job)
                 fold_given(w, d->params, given);
             d->folds = given;
         }
+        d->quick = !d->folds && nothing_in_way(w) && w->plan->run[0].step[PARAM] == 0;
         if (!failed)
             parallel(w->threads, w->items, back_items, d);
     }
