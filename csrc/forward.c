@@ -219,6 +219,27 @@ static void pipe_items(void *context, Share *share)
         pipe(d, share, NULL);
 }
 
+/* The one item of a small call: there is nothing to pipe. */
+static OWN_FRAME void take_one(const Drive *d)
+{
+    const Work *w = d->w;
+    Sums s;
+    Batch b;
+    Applying now;
+    Lines lines, *to = w->stream ? lines_open(&lines) : NULL;
+    b.count = item_groups(w, 0, b.at);
+    sum_shared(w, b.at, means(w, b.count), &(Summing){.k = NULL}, &s);
+    finish(d, &b, NULL, &s);
+    if (b.plain) {
+        applying(&now, b.at, b.count, b.f, b.made ? &b.with : NULL, NULL, to);
+        apply_rows(w, &now, 0, NULL);
+    } else {
+        apply(w, b.at, b.count, b.f, to, NULL);
+    }
+    if (to)
+        lines_end(to);
+}
+
 static int by_group(const Work *w)
 {
     const Job *job = w->job;
@@ -226,8 +247,11 @@ static int by_group(const Work *w)
     if (job->channels && !moments &&
         !(moments = own = malloc((size_t)w->plan->groups * sizeof *own)))
         return -1;
-    parallel(w->threads, w->items, w->piped ? pipe_items : take_items,
-             &(Drive){w, moments, NULL, STAT});
+    const Drive d = {w, moments, NULL, STAT};
+    if (w->piped && w->items == 1 && !job->sum)
+        take_one(&d);
+    else
+        parallel(w->threads, w->items, w->piped ? pipe_items : take_items, (void *)&d);
     if (job->channels) {
         const Grid g = grid(job, w->plan->groups);
         report(w, &g, moments, job->channels);
@@ -292,7 +316,11 @@ static int by_channel(Work *w)
         fold_given(w, channels, folds);
         tabulate(w, folds, channels, folds + channels);
     }
-    parallel(w->threads, w->items, apply_items, &(Drive){w, NULL, folds, PARAM});
+    const Drive d = {w, NULL, folds, PARAM};
+    if (w->items == 1 && !w->stream)
+        apply_item(&d, 0, NULL);
+    else
+        parallel(w->threads, w->items, apply_items, (void *)&d);
     free(folds);
     return 0;
 }

@@ -17,6 +17,13 @@ typedef union {
 static void read_chunk(const Vector *v, ptrdiff_t at, ptrdiff_t n, double *values)
 {
     Chunk c;
+    if (v->dtype == F32 && !v->swapped) { /* mostly: few, and near */
+        for (ptrdiff_t i = 0; i < n; i++) {
+            memcpy(c.narrow, v->data + (at + i) * v->step, sizeof *c.narrow);
+            values[i] = (double)c.narrow[0];
+        }
+        return;
+    }
     kernels(v->dtype)->pack(&c, v->data + at * v->step, v->step, v->swapped, n);
     for (ptrdiff_t i = 0; i < n; i++)
         values[i] = v->dtype == F64 ? c.wide[i] : (double)c.narrow[i];

@@ -582,6 +582,36 @@ def test_weak_references_and_cycles(x):
     assert ref() is None and array() is None
 
 
+def test_a_call_of_its_own(x):
+    """Whether the class has it from the start, gets it when there are layers, or loses it."""
+    def call(self, x, **more):
+        calls.append(sorted(more))
+        return super(Base, self).__call__(x, **more) + 1
+
+    calls = []
+    Base = type("Base", (normc.BatchNorm,), {})
+    Heir = type("Heir", (Base,), {})
+    Born = type("Born", (Base,), {"__call__": call})
+    plain, layers = normc.BatchNorm(4).eval(), [Base(4).eval(), Heir(4).eval()]
+    want, out = plain(x), np.empty_like(x)
+    np.testing.assert_array_equal(Born(4).eval()(x), want + 1)
+    for layer in layers:
+        np.testing.assert_array_equal(layer(x, out=out), want)
+    assert calls.pop() == [] and calls == []
+    Base.__call__ = call
+    for layer in [*layers, Heir(4).eval(), Base(4).eval()]:
+        for _ in range(2):
+            np.testing.assert_array_equal(layer(x, out=out), want + 1)
+            assert calls.pop() == ["out"] and calls == []
+    with pytest.raises(TypeError, match="positional"):
+        layers[0](x, x, x)
+    del Base.__call__
+    for layer in [*layers, Heir(4).eval()]:
+        for _ in range(2):
+            np.testing.assert_array_equal(layer(x, out=out), want)
+    assert calls == []
+
+
 def test_subclass_in_a_cycle_through_its_class():
     kind = type("Local", (BatchNorm1d,), {})
     layer = kind(3)

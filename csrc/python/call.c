@@ -118,18 +118,19 @@ static int statistics_place(Call *c)
     const int given = !c->use_batch && c->arrays[RUNNING_MEAN];
     if (c->update)
         c->job.channels = PyMem_New(ChannelStat, channels);
-    if (given)
+    if (given && channels > FEW)
         c->given = PyMem_New(double, 2 * channels);
-    if ((c->update && c->job.channels == NULL) || (given && c->given == NULL)) {
+    if ((c->update && c->job.channels == NULL) || (given && channels > FEW && c->given == NULL)) {
         PyErr_NoMemory();
         return -1;
     }
     if (!given)
         return 0;
-    vector_read(&c->running_mean, F64, c->given);
-    vector_read(&c->running_var, F64, c->given + channels);
-    c->job.given_mean = c->given;
-    c->job.given_var = c->given + channels;
+    double *to = channels > FEW ? c->given : c->few;
+    vector_read(&c->running_mean, F64, to);
+    vector_read(&c->running_var, F64, to + channels);
+    c->job.given_mean = to;
+    c->job.given_var = to + channels;
     return 0;
 }
 

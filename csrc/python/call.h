@@ -19,6 +19,7 @@ enum {
 };
 extern const char *const array_names[ARRAYS];
 
+enum { FEW = 64 };
 /* All that a parameter may set. References are owned; NULL: none. */
 typedef struct {
     Operands o;
@@ -31,7 +32,7 @@ typedef struct {
     Window window;
     Bend bend;
     Py_ssize_t channel_axis;
-    double momentum, negative_slope, *given; /* given: the running statistics for the core */
+    double momentum, negative_slope, *given; /* given: the running statistics for the core, */
     int use_batch;                           /* the batch's statistics, else the running ones */
     int update;                              /* ... and published into the running ones */
     int return_moments, onnx_window, takes_where;
@@ -40,6 +41,7 @@ typedef struct {
     int on_nonfinite;      /* batchnorm.c has the words */
     Sizes normalized_shape, axes;
     char reduce[MAXD];
+    double few[2 * FEW]; /* ... of few channels */
 } Call;
 
 /* Parses and converts everything, which may run Python code; operands_take comes next. 0, and
