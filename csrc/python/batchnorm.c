@@ -235,8 +235,8 @@ static void call_directly(PyTypeObject *type)
 
 static int is_overruled(PyTypeObject *type)
 {
-    const int overruled = type->tp_call != PyVectorcall_Call &&
-                          PyType_HasFeature(type, Py_TPFLAGS_HAVE_VECTORCALL);
+    const int overruled =
+        type->tp_call != PyVectorcall_Call && PyType_HasFeature(type, Py_TPFLAGS_HAVE_VECTORCALL);
     if (overruled)
         type->tp_flags &= ~Py_TPFLAGS_HAVE_VECTORCALL;
     return overruled;
