@@ -2,6 +2,7 @@
 #   make test TORCH=                 without torch, and so without the comparisons with it
 #   make test TORCH_INDEX=URL        torch from an index of its own (such as that of its CPU builds)
 #   make test PYTEST_ARGS="-k layer" some of the tests
+#   make test WORKERS=0              one after the other; N: by N processes
 #   make oldest                      the same build's tests with the oldest NumPy it runs with
 #   make train TRAIN_ARGS="--norms batch,none --data DIR"
 #   make bench BENCH_ARGS="layer_norm --json result.json"
@@ -12,12 +13,14 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 TORCH_INDEX ?=
 PYTEST_ARGS ?=
+WORKERS ?= 2
 TRAIN_ARGS ?=
 BENCH_ARGS ?=
 PEERS ?= yes
 CLANG_FORMAT ?= $(firstword $(shell command -v clang-format-19 clang-format) clang-format)
 
 BIN := .venv/bin
+PYTEST = -m pytest -n $(WORKERS)
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 SOURCES := setup.py pyproject.toml $(shell find csrc -type f)
 
@@ -30,19 +33,19 @@ train: .venv/train
 	$(BIN)/python examples/lenet.py $(TRAIN_ARGS)
 
 test: .venv/test $(if $(TORCH),.venv/torch)
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python $(PYTEST) $(PYTEST_ARGS)
 
 bench: .venv/bench $(if $(PEERS),.venv/peers $(if $(TORCH),.venv/torch))
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)
 
 # Built with NumPy 2 as ever, tested in an environment that has the oldest; Python 3.11 or 3.12.
 oldest: .venv/normc .venv-oldest
-	.venv-oldest/bin/python -m pytest --ignore tests/test_core.py $(PYTEST_ARGS)
+	.venv-oldest/bin/python $(PYTEST) --ignore tests/test_core.py $(PYTEST_ARGS)
 
 .venv-oldest:
 	$(PYTHON) -m venv $@
 	$@/bin/python -m pip --disable-pip-version-check --quiet install \
-	    'numpy==1.26.4' 'ml_dtypes<0.5' 'pytest>=8' hypothesis mpmath
+	    'numpy==1.26.4' 'ml_dtypes<0.5' 'pytest>=8' pytest-xdist hypothesis mpmath
 
 # The core alone, without Python, on every instruction set that this machine has.
 core:
@@ -84,7 +87,7 @@ sanitize: .venv/test
 	NORMC_SANITIZE=1 PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/$(SANITIZED)/lib PYTHONMALLOC=malloc \
 	    ASAN_OPTIONS=detect_leaks=0:halt_on_error=1:allocator_may_return_null=1 \
 	    UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 LD_PRELOAD="$(RUNTIME)" \
-	    $(BIN)/python -m pytest --capture=sys $(PYTEST_ARGS)
+	    $(BIN)/python $(PYTEST) --capture=sys $(PYTEST_ARGS)
 
 # Calls that share their work, for races: no report is allowed. Without the forks, since the runtime
 # gives up where a child of several threads makes others; halves are for the core alone. Its shadow
@@ -97,7 +100,7 @@ race: .venv/test
 	    --build-base $(RACE) --build-lib $(RACE)/lib
 	NORMC_SANITIZE=thread PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/$(RACE)/lib \
 	    TSAN_OPTIONS=halt_on_error=1 setarch -R env LD_PRELOAD=$(shell gcc -print-file-name=libtsan.so) \
-	    $(BIN)/python -m pytest --capture=sys tests/test_threads.py -k 'not small and not float16'
+	    $(BIN)/python $(PYTEST) --capture=sys tests/test_threads.py -k 'not small and not float16'
 
 C_FILES = $(shell find csrc tests/core -name '*.[ch]' -o -name '*.inc')
 lint: .venv/python

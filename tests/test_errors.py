@@ -310,6 +310,9 @@ class Endless:
     def __getitem__(self, i):
         return 0
 
+    def __repr__(self):
+        return "Endless()"
+
 
 @pytest.mark.parametrize("bad", [np.float32(1), np.True_, np.complex64(1), 1.0, "1", {1: 1}, {1},
                                  Endless(), range(10**9), [0.5], [None]], ids=repr)
