@@ -110,9 +110,10 @@ static int back_quick(const Drive *d, const ptrdiff_t at[STEPS], ptrdiff_t count
     for (ptrdiff_t i = 0, g = 0; g < groups && parts > 1; g++)
         for (ptrdiff_t p = 0; p < parts; p++)
             k[i++] = own.mean[g];
-    /* rstd: weighted ones alone look at it */
-    const Weighing by = {{parts > 1 ? k : own.mean, none, own.rstd}, params, d->pitch};
-    sums(w, at, count, &(Summing){.k = by.about.k, .by = &by}, &s);
+    /* parts have no weights along their elements, and need no rstd yet */
+    const Deviations about = {parts > 1 ? k : own.mean, none, parts > 1 ? none : own.rstd};
+    const Weighing by = {about, params, d->pitch};
+    sums(w, at, count, &(Summing){.k = about.k, .by = &by}, &s);
     if (!w->vector) {
         for (ptrdiff_t i = 0; i < count; i++)
             weight[i] = w->weight ? ((const float *)w->weight)[at[PARAM] + i * step] : 1;

@@ -19,7 +19,8 @@ enum {
 };
 extern const char *const array_names[ARRAYS];
 
-enum { FEW = 64 };
+enum { FEW = 64 }; /* channels whose statistics need no memory of their own */
+
 /* All that a parameter may set. References are owned; NULL: none. */
 typedef struct {
     Operands o;
