@@ -86,9 +86,9 @@ static void share_dots(const Drive *d, const ptrdiff_t at[STEPS], ptrdiff_t grou
 }
 
 /* From groups to their parts, in place. */
-static void to_parts(ptrdiff_t parts, ptrdiff_t count, float *values)
+static void to_parts(ptrdiff_t groups, ptrdiff_t parts, float *values)
 {
-    for (ptrdiff_t i = count, g = count / parts - 1; g >= 0 && parts > 1; g--)
+    for (ptrdiff_t g = groups - 1, i = groups * parts; g >= 0; g--)
         for (ptrdiff_t p = 0; p < parts; p++)
             values[--i] = values[g];
 }
@@ -122,8 +122,8 @@ static int back_quick(const Drive *d, const ptrdiff_t at[STEPS], ptrdiff_t count
     int carried = w->kernels->fold_sums(&s, groups, &w->finish, &own);
     if (carried) {
         float *const each[] = {own.hi, own.lo, own.scale, own.shift, own.slope};
-        for (int i = 0; i < 5; i++)
-            to_parts(parts, count, each[i]);
+        for (int i = 0; i < 5 && parts > 1; i++)
+            to_parts(groups, parts, each[i]);
         carried = !apply_dx(w, at, count, &own, w->vector ? NULL : weight, lines);
     }
     if (!carried && w->vector)

@@ -219,14 +219,16 @@ static void pipe_items(void *context, Share *share)
         pipe(d, share, NULL);
 }
 
-/* The one item of a small call: there is nothing to pipe. */
-static OWN_FRAME void take_one(const Drive *d)
+/* One item is all there is, and nothing to pipe. */
+static void take_one(void *context, Share *share)
 {
+    const Drive *d = context;
     const Work *w = d->w;
     Sums s;
     Batch b;
     Applying now;
     Lines lines, *to = w->stream ? lines_open(&lines) : NULL;
+    (void)share;
     b.count = item_groups(w, 0, b.at);
     sum_shared(w, b.at, means(w, b.count), &(Summing){.k = NULL}, &s);
     finish(d, &b, NULL, &s);
@@ -247,11 +249,9 @@ static int by_group(const Work *w)
     if (job->channels && !moments &&
         !(moments = own = malloc((size_t)w->plan->groups * sizeof *own)))
         return -1;
-    const Drive d = {w, moments, NULL, STAT};
-    if (w->piped && w->items == 1 && !job->sum)
-        take_one(&d);
-    else
-        parallel(w->threads, w->items, w->piped ? pipe_items : take_items, (void *)&d);
+    Worker *const piping = w->items == 1 && !job->sum ? take_one : pipe_items;
+    parallel(w->threads, w->items, w->piped ? piping : take_items,
+             &(Drive){w, moments, NULL, STAT});
     if (job->channels) {
         const Grid g = grid(job, w->plan->groups);
         report(w, &g, moments, job->channels);
@@ -316,11 +316,7 @@ static int by_channel(Work *w)
         fold_given(w, channels, folds);
         tabulate(w, folds, channels, folds + channels);
     }
-    const Drive d = {w, NULL, folds, PARAM};
-    if (w->items == 1 && !w->stream)
-        apply_item(&d, 0, NULL);
-    else
-        parallel(w->threads, w->items, apply_items, (void *)&d);
+    parallel(w->threads, w->items, apply_items, &(Drive){w, NULL, folds, PARAM});
     free(folds);
     return 0;
 }

@@ -17,7 +17,7 @@ typedef union {
 static void read_chunk(const Vector *v, ptrdiff_t at, ptrdiff_t n, double *values)
 {
     Chunk c;
-    if (v->dtype == F32 && !v->swapped) { /* mostly: few, and near */
+    if (v->dtype == F32 && !v->swapped) { /* sooner than a kernel is found */
         for (ptrdiff_t i = 0; i < n; i++) {
             memcpy(c.narrow, v->data + (at + i) * v->step, sizeof *c.narrow);
             values[i] = (double)c.narrow[0];

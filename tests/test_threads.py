@@ -343,6 +343,25 @@ print(others())
 """).split() == ["0", "0", "2", "2", "6", "6", "8"]
 
 
+@needs_proc
+@SANITIZED
+@pytest.mark.parametrize("call", [
+    "layer_norm(x.reshape(1, -1), out=y.reshape(1, -1))", "rms_norm(x.reshape(1, -1))",
+    "group_norm(x, 1)", "batch_norm(x, zero, one)"])
+def test_what_is_one_item_is_shared_where_calls_follow_each_other(call):
+    assert child.run(f"""
+import os, time, numpy as np, normc
+from normc import *
+set_num_threads(2)
+x, zero, one = np.ones((1, 1, 100000), np.float32), np.zeros(1, np.float32), np.ones(1, np.float32)
+y, last = np.empty_like(x), time.monotonic() + 20
+while len(os.listdir("/proc/self/task")) == 1 and time.monotonic() < last:
+    for _ in range(100):
+        {call}
+print(len(os.listdir("/proc/self/task")))
+""") == "2\n"
+
+
 # ---- the threads themselves ----------------------------------------------------------------------
 
 @needs_proc

@@ -223,43 +223,10 @@ static PyObject *publish(Call *c)
     return norm_finish(c);
 }
 
-/* Before Python 3.12 a class made by a class statement does not inherit that its instances are
- * called without a tuple of arguments. It gets that here; and loses it with the first call after it
- * was given a __call__ of its own, which that call goes to. */
-#if PY_VERSION_HEX < 0x030C0000
-static void call_directly(PyTypeObject *type)
-{
-    if (type->tp_call == PyVectorcall_Call)
-        type->tp_flags |= Py_TPFLAGS_HAVE_VECTORCALL;
-}
-
-static int is_overruled(PyTypeObject *type)
-{
-    const int overruled =
-        type->tp_call != PyVectorcall_Call && PyType_HasFeature(type, Py_TPFLAGS_HAVE_VECTORCALL);
-    if (overruled)
-        type->tp_flags &= ~Py_TPFLAGS_HAVE_VECTORCALL;
-    return overruled;
-}
-#else
-static void call_directly(PyTypeObject *type)
-{
-    (void)type;
-}
-
-static int is_overruled(PyTypeObject *type)
-{
-    (void)type;
-    return 0;
-}
-#endif
-
 static PyObject *batchnorm_call(PyObject *self, PyObject *const *args, size_t nargsf,
                                 PyObject *kwnames)
 {
     BatchNorm *bn = (BatchNorm *)self;
-    if (is_overruled(Py_TYPE(self)))
-        return PyObject_Vectorcall(self, args, nargsf, kwnames);
     const char *name = Py_TYPE(self)->tp_name;
     PyObject *result = NULL, *memory = NULL;
     Call c;
@@ -324,7 +291,6 @@ static PyObject *batchnorm_new(PyTypeObject *type, PyObject *Py_UNUSED(args),
     if (bn == NULL)
         return NULL;
     bn->call = batchnorm_call;
-    call_directly(type);
     bn->state = PyModule_GetState(module);
     return (PyObject *)bn;
 }

@@ -118,15 +118,16 @@ static int statistics_place(Call *c)
     const int given = !c->use_batch && c->arrays[RUNNING_MEAN];
     if (c->update)
         c->job.channels = PyMem_New(ChannelStat, channels);
-    if (given && channels > FEW)
+    if (given && channels > FEW_CHANNELS)
         c->given = PyMem_New(double, 2 * channels);
-    if ((c->update && c->job.channels == NULL) || (given && channels > FEW && c->given == NULL)) {
+    if ((c->update && c->job.channels == NULL) ||
+        (given && channels > FEW_CHANNELS && c->given == NULL)) {
         PyErr_NoMemory();
         return -1;
     }
     if (!given)
         return 0;
-    double *to = channels > FEW ? c->given : c->few;
+    double *to = channels > FEW_CHANNELS ? c->given : c->few;
     vector_read(&c->running_mean, F64, to);
     vector_read(&c->running_var, F64, to + channels);
     c->job.given_mean = to;

@@ -19,7 +19,7 @@ enum {
 };
 extern const char *const array_names[ARRAYS];
 
-enum { FEW = 64 }; /* channels whose statistics need no memory of their own */
+enum { FEW_CHANNELS = 64 }; /* whose statistics need no memory of their own */
 
 /* All that a parameter may set. References are owned; NULL: none. */
 typedef struct {
@@ -33,7 +33,7 @@ typedef struct {
     Window window;
     Bend bend;
     Py_ssize_t channel_axis;
-    double momentum, negative_slope, *given; /* given: the running statistics for the core, */
+    double momentum, negative_slope, *given; /* given: of many channels, as `few` */
     int use_batch;                           /* the batch's statistics, else the running ones */
     int update;                              /* ... and published into the running ones */
     int return_moments, onnx_window, takes_where;
@@ -42,7 +42,7 @@ typedef struct {
     int on_nonfinite;      /* batchnorm.c has the words */
     Sizes normalized_shape, axes;
     char reduce[MAXD];
-    double few[2 * FEW]; /* ... of few channels */
+    double few[2 * FEW_CHANNELS]; /* the running statistics, as the core reads them */
 } Call;
 
 /* Parses and converts everything, which may run Python code; operands_take comes next. 0, and
