@@ -100,7 +100,7 @@ race: .venv/test
 	    --build-base $(RACE) --build-lib $(RACE)/lib
 	NORMC_SANITIZE=thread PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/$(RACE)/lib \
 	    TSAN_OPTIONS=halt_on_error=1 setarch -R env LD_PRELOAD=$(shell gcc -print-file-name=libtsan.so) \
-	    $(BIN)/python $(PYTEST) --capture=sys tests/test_threads.py -k 'not small and not float16'
+	    $(BIN)/python -m pytest --capture=sys tests/test_threads.py -k 'not small and not float16'
 
 C_FILES = $(shell find csrc tests/core -name '*.[ch]' -o -name '*.inc')
 lint: .venv/python
