@@ -68,9 +68,9 @@ def show_config(mode="stdout"):
 def set_output_cache(bytes):
     """Sets how much memory of large results is kept for the next ones.
 
-    New results above 32 MiB lie in huge pages where the system has them, and when such an array is
-    gone its memory serves the next of about its size: the pages of a new one would cost more time
-    than a norm takes. At most 256 MiB are kept, if this function has not been called.
+    New results of 32 MiB and more lie in huge pages where the system has them, and when such an
+    array is gone its memory serves the next of about its size: the pages of a new one would cost
+    more time than a norm takes. At most 256 MiB are kept, if this function has not been called.
 
     Parameters
     ----------
@@ -92,8 +92,8 @@ def set_output_cache(bytes):
     Notes
     -----
     Memory serves a result that fills at least four fifths of it. Where the system has ``MADV_FREE``
-    it may take what is kept, when it is short of memory. Results of 32 MiB and below are NumPy's
-    affair, and so are all where another handler of NumPy's memory (NEP 49) is set.
+    it may take what is kept, when it is short of memory. Results below 32 MiB are NumPy's affair,
+    and so are all where another handler of NumPy's memory (NEP 49) is set.
 
     Examples
     --------

@@ -230,7 +230,7 @@ def test_show_config(capsys):
 
 # ---- arrays as ever ------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("nbytes, name", [(32 * MIB, "default_allocator"), (32 * MIB + 4, "normc")])
+@pytest.mark.parametrize("nbytes, name", [(32 * MIB - 4, "default_allocator"), (32 * MIB, "normc")])
 def test_only_large_results_are_ours(nbytes, name):
     assert handler_of(normc.relu(np.ones(nbytes // 4, np.float32))) == name
 

@@ -10,6 +10,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+/* From LARGE on, glibc's malloc maps whatever it is asked for anew. */
 enum { LARGE = 32 << 20, HUGE_PAGE = 2 << 20 };
 
 /* In a page of its own before the data, which begin with a huge page. */
@@ -222,7 +223,7 @@ int blocks_init(void)
 int blocks_enter(npy_intp nbytes, PyObject **before)
 {
     *before = NULL;
-    if (nbytes <= LARGE)
+    if (nbytes < LARGE)
         return 0;
     PyObject *current = PyDataMem_GetHandler();
     if (current == NULL)

@@ -6,7 +6,7 @@
 /* Once, before the others. */
 int blocks_init(void);
 
-/* Around the creation of an array: where it has more than 32 MiB, and NumPy's own handler is in
+/* Around the creation of an array: where it has 32 MiB or more, and NumPy's own handler is in
  * use, ours is in between. *before: what blocks_leave() puts back, an exception or none; -1: it
  * could not. */
 int blocks_enter(npy_intp nbytes, PyObject **before);
