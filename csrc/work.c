@@ -177,13 +177,17 @@ static Finish finish_of(const Work *w)
     return (Finish){inverse, w->job->eps, l.far, l.least, l.most, w->centred};
 }
 
-/* So many bytes of rows are under way. */
+/* So many bytes of rows are under way: of the run itself, of later ones, or, where they would soon
+ * be beyond the group, of the next groups. */
 static ptrdiff_t ahead_of(const Plan *p, ptrdiff_t size)
 {
-    enum { AHEAD = 8192 };
-    const ptrdiff_t bytes = p->n * size,
-                    step = p->runs > 1 ? p->run[0].step[X] : across(p)->step[X];
-    return bytes < AHEAD ? (AHEAD / bytes + 1) * step : bytes < 4 * AHEAD ? step : AHEAD;
+    enum { AHEAD = 8192, LATER = 8 };
+    const ptrdiff_t bytes = p->n * size, runs = AHEAD / bytes + 1;
+    if (bytes >= 4 * AHEAD)
+        return AHEAD;
+    if (LATER * runs < p->runs)
+        return runs * p->run[0].step[X];
+    return (AHEAD / (p->runs * bytes) + 1) * across(p)->step[X];
 }
 
 /* All that the layout decides; -1: out of memory. */

@@ -127,11 +127,16 @@ INLINE __m256i nearest_pair_bf16(vf v, vf w)
     const __m256i more = _mm256_srli_epi16(_mm256_avg_epu16(lower, half), 15);
     return _mm256_add_epi16(upper, more);
 }
+/* Some are NaN. Not inlined: its constants would be made for every run. */
+static __attribute__((noinline, cold)) vu pair_or_nan_bf16(vf v, vf w)
+{
+    return nearest_or_nan_bf16(v) | nearest_or_nan_bf16(w) << 16;
+}
 INLINE void narrow_pair_bf16(uint16_t *y, vf v, vf w)
 {
     vu pair = (vu)nearest_pair_bf16(v, w);
     if (_mm256_movemask_ps(_mm256_cmp_ps((__m256)v, (__m256)w, _CMP_UNORD_Q)))
-        pair = nearest_or_nan_bf16(v) | nearest_or_nan_bf16(w) << 16;
+        pair = pair_or_nan_bf16(v, w);
     store_vf((float *)(void *)y, (vf)pair);
 }
 #else
