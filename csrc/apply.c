@@ -107,7 +107,7 @@ static void walk_rows(const Work *w, Applying *a, ptrdiff_t run, ptrdiff_t runs,
                       ptrdiff_t n, int back, char *wide)
 {
     const Loop *row = across(w->plan);
-    const Taken none = {.count = 0};
+    static const Taken none;
     Applied rows;
     const ptrdiff_t g_run = w->plan->run[0].step[G], size = itemsize(w->t->dtype);
     applied_rows(w, a, run, i, back, &rows);
@@ -134,7 +134,7 @@ static void forward_piece(const Work *w, const Piece *c, Applying *a, const Walk
 {
     const void *weight = w->vector ? parameters(w, w->weight, param + c->i) : NULL;
     const void *bias = w->vector ? parameters(w, w->bias, param + c->i) : NULL;
-    const Taken none = {.count = 0};
+    static const Taken none;
     const Applied rows = {.x = *x,
                           .y = {y, ystep, 0},
                           .count = c->count,

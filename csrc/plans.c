@@ -35,67 +35,55 @@ static ptrdiff_t axes_named(const Job *job)
     return bits;
 }
 
-/* A sum's terms are not looked at. Beyond SMALL, planning is little; what is less than a third of
- * the caches never passes them by. */
-static int fits(const Job *job)
+/* Beyond SMALL, planning is little; less than a third of the caches never passes them by. */
+static int fits(ptrdiff_t bytes)
 {
     enum { SMALL = 1 << 15 };
-    ptrdiff_t bytes = itemsize(job->t.dtype);
-    if (!job->plans || job->sum || job->t.ndim > AXES)
-        return 0;
-    for (int i = 0; i < job->t.ndim; i++)
-        bytes *= job->t.shape[i];
     return bytes > 0 && bytes <= SMALL && 3 * bytes <= cpu_stream_bytes();
 }
 
-/* What there is of shape and steps. */
-static int rows_of(const Tensors *t, const ptrdiff_t *rows[ROWS_OF_AXES])
-{
-    int n = 0;
-    rows[n++] = t->shape;
-    rows[n++] = t->xstep;
-    if (t->y)
-        rows[n++] = t->ystep;
-    if (t->g)
-        rows[n++] = t->gstep;
-    if (t->mask)
-        rows[n++] = t->mstep;
-    return n;
-}
-
-/* No vectors: they would be prepared for a few words. */
-static inline int same_row(const ptrdiff_t *a, const ptrdiff_t *b, int n)
+/* Is it a slot's? Axis by axis, and no vectors: they would be prepared for a few words. */
+static int same_axes(const Slot *slot, const Tensors *t)
 {
     int i = 0;
-    while (i < n && a[i] == b[i])
+    while (i < t->ndim && slot->axes[i].shape == t->shape[i] && slot->axes[i].x == t->xstep[i] &&
+           (!t->y || slot->axes[i].y == t->ystep[i]) && (!t->g || slot->axes[i].g == t->gstep[i]) &&
+           (!t->mask || slot->axes[i].mask == t->mstep[i]))
         i++;
-    return i == n;
+    return i == t->ndim;
+}
+
+/* By what is most often different of layouts. */
+static Slot *slot_of(Plans *plans, const Layout *all, const Tensors *t, ptrdiff_t bytes)
+{
+    const uint64_t first = t->ndim ? (uint64_t)(t->shape[0] + t->xstep[0]) : 0;
+    const uint64_t rest = (uint64_t)bytes << 40 ^ (uint64_t)t->ndim << 60;
+    const uint64_t hash = (uint64_t)all->operands ^ first << 20 ^ rest;
+    return &plans->slot[hash * 0x9e3779b97f4a7c15u >> (64 - SLOT_BITS)];
 }
 
 Slot *plans_slot(const Job *job)
 {
     const Tensors *t = &job->t;
-    const ptrdiff_t *rows[ROWS_OF_AXES];
-    if (!fits(job))
+    ptrdiff_t bytes = itemsize(t->dtype);
+    if (!job->plans || job->sum || t->ndim > AXES) /* a sum's terms are not looked at */
         return NULL;
-    const int n = rows_of(t, rows);
+    for (int i = 0; i < t->ndim; i++)
+        bytes *= t->shape[i];
+    if (!fits(bytes))
+        return NULL;
     const Layout all = {operands_of(job), axes_named(job), job->num_groups, t->ndim,
                         kernels(t->dtype)};
-    uint64_t hash = (uint64_t)all.operands;
-    for (int i = 0; i < t->ndim; i++)
-        hash = (hash << 9 | hash >> 55) ^ (uint64_t)(t->shape[i] + t->xstep[i]);
-    Slot *slot = &job->plans->slot[hash * 0x9e3779b97f4a7c15u >> (64 - SLOT_BITS)];
+    Slot *slot = slot_of(job->plans, &all, t, bytes);
     const Layout *had = &slot->layout;
-    int same = slot->known && had->operands == all.operands && had->axes == all.axes &&
-               had->num_groups == all.num_groups && had->ndim == all.ndim &&
-               had->kernels == all.kernels;
-    for (int r = 0; r < n && same; r++)
-        same = same_row(slot->rows[r], rows[r], t->ndim);
-    if (same)
+    if (slot->known && had->operands == all.operands && had->axes == all.axes &&
+        had->num_groups == all.num_groups && had->ndim == all.ndim && had->kernels == all.kernels &&
+        same_axes(slot, t))
         return slot;
     slot->known = 0;
     slot->layout = all;
-    for (int r = 0; r < n; r++)
-        memcpy(slot->rows[r], rows[r], (size_t)t->ndim * sizeof *rows[r]);
+    for (int i = 0; i < t->ndim; i++)
+        slot->axes[i] = (Axis){t->shape[i], t->xstep[i], t->y ? t->ystep[i] : 0,
+                               t->g ? t->gstep[i] : 0, t->mask ? t->mstep[i] : 0};
     return slot;
 }

@@ -30,8 +30,12 @@ void work_close(Work *);
  * memory. */
 int share_insides(Work *, ptrdiff_t items);
 
-/* Slots; axes of a layout at most; shape, and steps of x, y, g and the mask. */
-enum { SLOT_BITS = 4, SLOTS = 1 << SLOT_BITS, AXES = 8, ROWS_OF_AXES = 5 };
+/* Slots; axes of a layout at most. */
+enum { SLOT_BITS = 4, SLOTS = 1 << SLOT_BITS, AXES = 8 };
+/* Steps of what there is. */
+typedef struct {
+    ptrdiff_t shape, x, y, g, mask;
+} Axis;
 typedef struct {
     ptrdiff_t operands, axes, num_groups, ndim; /* the first two in bits */
     const Kernels *kernels;
@@ -39,7 +43,7 @@ typedef struct {
 typedef struct {
     int known; /* it is laid out; else what is there is nothing */
     Layout layout;
-    ptrdiff_t rows[ROWS_OF_AXES][AXES];
+    Axis axes[AXES];
     Planned planned;
 } Slot;
 struct Plans {

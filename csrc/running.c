@@ -75,15 +75,13 @@ static ptrdiff_t chunk_size(const Vector *v, ptrdiff_t at)
 void vector_read(const Vector *v, Dtype arithmetic, void *to)
 {
     const FpState saved = fp_enter();
-    double values[CHUNK];
+    double own[CHUNK];
     for (ptrdiff_t at = 0; at < v->n; at += CHUNK) {
         const ptrdiff_t n = chunk_size(v, at);
+        double *const values = arithmetic == F64 ? (double *)to + at : own;
         read_chunk(v, at, n, values);
-        for (ptrdiff_t i = 0; i < n; i++)
-            if (arithmetic == F64)
-                ((double *)to)[at + i] = values[i];
-            else
-                ((float *)to)[at + i] = (float)values[i];
+        for (ptrdiff_t i = 0; i < n && values == own; i++)
+            ((float *)to)[at + i] = (float)values[i];
     }
     fp_leave(saved);
 }

@@ -81,6 +81,16 @@ static OWN_FRAME void sum_rows(const Work *w, const Piece *c, const Summing *how
         sweep(w, c, x, how, sums);
 }
 
+/* Rows whose groups are a block each, as they lie: nothing is to be placed. */
+static void sweep_whole(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count,
+                        const Summing *how, Sums *to)
+{
+    const Plan *p = w->plan;
+    const Walk x = {w->t->x + at[X], across(p)->step[X], p->run[0].step[X], 0};
+    to->joined = 0;
+    sweep(w, &(Piece){at, count, 0, p->runs, 0, p->n}, x, how, to->hi[0]);
+}
+
 /* Rows of columns that are taken together. */
 static ptrdiff_t strip_of(const Plan *p, ptrdiff_t width, int at_once)
 {
@@ -337,6 +347,10 @@ void sums(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, const Summi
     const Blocks *of = &w->blocks[how->by && p->vector];
     to->n = (double)(p->runs * p->n);
     to->masked = w->t->mask != NULL;
+    if (of->all == 1 && p->form == ROWS && !p->pack && w->inside == 1 && !how->by && !how->kept) {
+        sweep_whole(w, at, count, how, to);
+        return;
+    }
     for (ptrdiff_t g = 0; g < count; g++)
         to->count[g] = 0;
     if (how->kept && p->pack)

@@ -37,16 +37,22 @@ static int mild(const Work *w, const void *values, ptrdiff_t n)
     return all;
 }
 
+/* Of short runs without a bias. Nobody writes them; const, they would fill a file. */
+static _Alignas(LINE) char zeros[1 << 14];
+
 /* Both parameters or neither along the elements of a run: what is missing is made. */
 static int parameters_of(Work *w)
 {
     const Job *job = w->job;
-    const ptrdiff_t n = w->params;
+    const ptrdiff_t n = w->params, size = arithsize(job->t.dtype);
     w->weight = job->weight;
     w->bias = job->bias;
     w->owned = NULL;
-    if (w->vector && !(job->weight && (job->bias || job->t.g))) {
-        w->owned = calloc((size_t)n, (size_t)arithsize(job->t.dtype));
+    if (w->vector && job->weight && !job->bias && !job->t.g &&
+        n * size <= (ptrdiff_t)sizeof zeros) {
+        w->bias = zeros;
+    } else if (w->vector && !(job->weight && (job->bias || job->t.g))) {
+        w->owned = calloc((size_t)n, (size_t)size);
         if (!w->owned)
             return -1;
         for (ptrdiff_t i = 0; !job->weight && i < n; i++)

@@ -85,6 +85,16 @@ def outcome(function, args, options):
             for part in (result if isinstance(result, tuple) else (result,))]
 
 
+@pytest.mark.parametrize("n", [10, 2048, 2049, 4096, 4097])  # 16 KB of float64, of float32
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_no_bias_is_one_of_zeros(dtype, n):
+    x = np.random.default_rng(2).normal(size=(3, n)).astype(dtype)
+    weight = np.linspace(-2, 2, n).astype("d" if dtype == "float64" else "f")
+    for more in ({}, {"activation": "relu"}):
+        given = normc.layer_norm(x, n, weight, 0 * abs(weight), **more)
+        assert normc.layer_norm(x, n, weight, **more).tobytes() == given.tobytes()
+
+
 def test_one_call_leaves_nothing_to_the_next():
     """What a call was given is forgotten, also where it ends with an error."""
     plain = outcome(normc.layer_norm, (X,), {})
