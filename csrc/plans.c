@@ -57,8 +57,9 @@ static int same_axes(const Slot *slot, const Tensors *t)
 static Slot *slot_of(Plans *plans, const Layout *all, const Tensors *t, ptrdiff_t bytes)
 {
     const uint64_t first = t->ndim ? (uint64_t)(t->shape[0] + t->xstep[0]) : 0;
+    const uint64_t last = t->ndim ? (uint64_t)t->shape[t->ndim - 1] : 0;
     const uint64_t rest = (uint64_t)bytes << 40 ^ (uint64_t)t->ndim << 60;
-    const uint64_t hash = (uint64_t)all->operands ^ first << 20 ^ rest;
+    const uint64_t hash = (uint64_t)all->operands ^ first << 20 ^ last << 30 ^ rest;
     return &plans->slot[hash * 0x9e3779b97f4a7c15u >> (64 - SLOT_BITS)];
 }
 

@@ -183,17 +183,25 @@ static Finish finish_of(const Work *w)
     return (Finish){inverse, w->job->eps, l.far, l.least, l.most, w->centred};
 }
 
-/* So many bytes of rows are under way: of the run itself, of later ones, or, where they would soon
- * be beyond the group, of the next groups. */
+/* So many bytes of rows are under way, of so many each. */
+enum { AHEAD = 8192 };
+static ptrdiff_t steps_ahead(ptrdiff_t bytes)
+{
+    return bytes < AHEAD ? AHEAD / bytes + 1 : 1;
+}
+
+/* Of the run itself, where it is long, or of later ones; of the next groups, where runs are short and
+ * those would soon be beyond the group. */
 static ptrdiff_t ahead_of(const Plan *p, ptrdiff_t size)
 {
-    enum { AHEAD = 8192, LATER = 8 };
-    const ptrdiff_t bytes = p->n * size, runs = AHEAD / bytes + 1;
+    enum { LATER = 8 };
+    const ptrdiff_t bytes = p->n * size, runs = steps_ahead(bytes);
+    const int last = LATER * runs >= p->runs && bytes < AHEAD && across(p)->n > 1;
     if (bytes >= 4 * AHEAD)
         return AHEAD;
-    if (LATER * runs < p->runs)
+    if (p->runs > 1 && !last)
         return runs * p->run[0].step[X];
-    return (AHEAD / (p->runs * bytes) + 1) * across(p)->step[X];
+    return steps_ahead(p->runs * bytes) * across(p)->step[X];
 }
 
 /* All that the layout decides; -1: out of memory. */

@@ -5,6 +5,7 @@ import inspect
 import os
 import pickle
 import timeit
+from itertools import product
 
 import child
 import numpy as np
@@ -88,9 +89,9 @@ def outcome(function, args, options):
 @pytest.mark.parametrize("n", [10, 2048, 2049, 4096, 4097])  # 16 KB of float64, of float32
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
 def test_no_bias_is_one_of_zeros(dtype, n):
-    x = np.random.default_rng(2).normal(size=(3, n)).astype(dtype)
+    rows = np.random.default_rng(2).normal(size=(3, n)).astype(dtype)
     weight = np.linspace(-2, 2, n).astype("d" if dtype == "float64" else "f")
-    for more in ({}, {"activation": "relu"}):
+    for x, more in product([rows, np.asfortranarray(rows)], [{}, {"activation": "relu"}]):
         given = normc.layer_norm(x, n, weight, 0 * abs(weight), **more)
         assert normc.layer_norm(x, n, weight, **more).tobytes() == given.tobytes()
 
