@@ -190,8 +190,8 @@ static ptrdiff_t steps_ahead(ptrdiff_t bytes)
     return bytes < AHEAD ? AHEAD / bytes + 1 : 1;
 }
 
-/* Of the run itself, where it is long, or of later ones; of the next groups, where runs are short and
- * those would soon be beyond the group. */
+/* Of the run itself, where it is long, or of later ones; of the next groups, where runs are short
+ * and those would soon be beyond the group. */
 static ptrdiff_t ahead_of(const Plan *p, ptrdiff_t size)
 {
     enum { LATER = 8 };
