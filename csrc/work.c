@@ -196,10 +196,10 @@ static ptrdiff_t ahead_of(const Plan *p, ptrdiff_t size)
 {
     enum { LATER = 8 };
     const ptrdiff_t bytes = p->n * size, runs = steps_ahead(bytes);
-    const int last = LATER * runs >= p->runs && bytes < AHEAD && across(p)->n > 1;
+    const int beyond = LATER * runs >= p->runs && bytes < AHEAD && across(p)->n > 1;
     if (bytes >= 4 * AHEAD)
         return AHEAD;
-    if (p->runs > 1 && !last)
+    if (p->runs > 1 && !beyond)
         return runs * p->run[0].step[X];
     return steps_ahead(p->runs * bytes) * across(p)->step[X];
 }
