@@ -15,7 +15,7 @@ typedef struct {
     const Fold *folds;     /* by STAT, or by PARAM where they are of given statistics; or NULL */
     int by;
     Dot *dots;    /* by STAT of each part; NULL: not kept */
-    double *sums; /* `words` rows of `pitch` for each chunk of groups; NULL: none */
+    double *sums; /* `words` rows of `pitch` for each chunk of groups, and 4 for all; NULL: none */
     ptrdiff_t params, pitch, words, chunk;
     int quick; /* back_quick() may do */
 } Drive;
@@ -239,39 +239,38 @@ static void take_items(void *context, Share *share)
 
 /* ---- parameters ---------------------------------------------------------------------- */
 
-static void add(Two *to, ptrdiff_t param, Dot d)
-{
-    join(&to[2 * param], d.q);
-    join(&to[2 * param + 1], d.r);
-}
-
-/* Of the kept dots, in the order of groups. */
-static void sum_dots(const Drive *d, Two *to, Gradient *job)
+/* Of the kept dots, in the order of groups: hi[2] and lo[2] of each parameter were 0. */
+static void sum_dots(const Drive *d, double *hi, Gradient *job)
 {
     const Dot *dot = d->dots;
     const Plan *p = d->w->plan;
     const Loop *row = across(p);
+    const ptrdiff_t n = row->step[PARAM] == 1 && row->step[STAT] == 1 ? row->n : 1;
+    double *lo = hi + 2 * d->params;
     for (ptrdiff_t first = 0; first < p->groups; first += row->n) {
         ptrdiff_t at[STEPS] = {0};
         locate(p->kept, p->nkept, first, at);
-        for (ptrdiff_t g = 0; g < row->n; g++)
-            add(to, at[PARAM] + g * row->step[PARAM], dot[at[STAT] + g * row->step[STAT]]);
+        for (ptrdiff_t g = 0; g < row->n; g += n) {
+            const ptrdiff_t to = 2 * (at[PARAM] + g * row->step[PARAM]);
+            d->w->kernels->join_rows(hi + to, lo + to, &dot[at[STAT] + g * row->step[STAT]].r,
+                                     2 * n);
+        }
     }
     for (ptrdiff_t i = 0; i < d->params; i++) {
-        job->dweight[i] = total(to[2 * i]);
-        job->dbias[i] = total(to[2 * i + 1]);
+        job->dbias[i] = total((Two){hi[2 * i], lo[2 * i]});
+        job->dweight[i] = total((Two){hi[2 * i + 1], lo[2 * i + 1]});
     }
 }
 
 static void sum_chunks(const Drive *d, ptrdiff_t chunks, Gradient *job)
 {
-    const double *sums = d->sums;
-    for (ptrdiff_t i = 0; i < d->params; i++, sums++) {
-        Two to[2] = {{0}};
-        for (ptrdiff_t row = 0; row < chunks * d->words; row++)
-            join(&to[row % 2], sums[row * d->pitch]);
-        job->dweight[i] = total(to[0]);
-        job->dbias[i] = total(to[1]);
+    const ptrdiff_t n = 2 * d->pitch;
+    double *hi = d->sums + chunks * d->words * d->pitch, *lo = hi + n;
+    for (ptrdiff_t i = 0; i < chunks * d->words / 2; i++)
+        d->w->kernels->join_rows(hi, lo, d->sums + i * n, n);
+    for (ptrdiff_t i = 0; i < d->params; i++) {
+        job->dweight[i] = total((Two){hi[i], lo[i]});
+        job->dbias[i] = total((Two){hi[d->pitch + i], lo[d->pitch + i]});
     }
 }
 
@@ -293,7 +292,7 @@ static int by_chunk(Drive *d, Work *w, Gradient *job)
     d->pitch = (d->params + EACH - 1) / EACH * EACH;
     if (share_insides(w, chunks) < 0)
         return -1;
-    const size_t size = (size_t)((chunks * d->words + 1) * d->pitch) * sizeof *d->sums;
+    const size_t size = (size_t)((1 + chunks * d->words + 4) * d->pitch) * sizeof *d->sums;
     double *rows = aligned_alloc(LINE, size);
     if (!rows)
         return -1;
@@ -344,7 +343,7 @@ static int by_group(Drive *d, Gradient *job)
     const Work *w = d->w;
     const ptrdiff_t groups = w->plan->groups;
     Fold *given = NULL;
-    Two *to = calloc((size_t)d->params * 2, sizeof *to);
+    double *to = calloc((size_t)d->params * 4, sizeof *to);
     int failed = !(d->dots = malloc((size_t)groups * sizeof *d->dots)) || !to;
     if (!failed && w->blended) {
         failed = by_phase(d, job);

@@ -273,6 +273,14 @@ INLINE vd add_fused(vd a, vd b)
 #endif
 }
 
+/* hi + lo += x by TwoSum, as join() does. */
+INLINE void join_vd(int fused, vd *hi, vd *lo, vd x)
+{
+    const vd sum = fused ? add_fused(x, *hi) : *hi + x, part = sum - *hi;
+    *lo += (*hi - (sum - part)) + (x - part);
+    *hi = sum;
+}
+
 INLINE vf add_fused_vf(vf a, vf b)
 {
 #ifdef __FMA__
@@ -353,24 +361,26 @@ INLINE void store_floats(float *p, vd v)
 #endif
 }
 
-/* The lanes of two sums as one double each: 8 + 8, 4 + 4, 2 + 2, 1 + 1. */
-INLINE vd fold_vectors(const vd *lanes)
+/* Lanes, folded: 8 + 8, 4 + 4, 2 + 2, 1 + 1. */
+INLINE vd fold_vectors(int n, const vd *lanes)
 {
     vd d[NV];
     UNROLL
-    for (int j = 0; j < NV; j++)
+    for (int j = 0; j < n; j++)
         d[j] = lanes[j];
     UNROLL
-    for (int h = NV / 2; h; h /= 2) {
+    for (int h = n / 2; h; h /= 2) {
         UNROLL
         for (int j = 0; j < h; j++)
             d[j] += d[j + h];
     }
     return d[0];
 }
+
+/* Of two sums, as one double each. */
 INLINE void fold_lanes(const vd *r, const vd *q, double *r_sum, double *q_sum)
 {
-    const vd a = fold_vectors(r), b = fold_vectors(q);
+    const vd a = fold_vectors(NV, r), b = fold_vectors(NV, q);
 #if defined(__AVX2__)
     const __m128d s =
         _mm_add_pd(_mm256_castpd256_pd128((__m256d)a), _mm256_extractf128_pd((__m256d)a, 1));
@@ -383,5 +393,24 @@ INLINE void fold_lanes(const vd *r, const vd *q, double *r_sum, double *q_sum)
     *r_sum = a[0] + a[1];
     *q_sum = b[0] + b[1];
 #endif
+}
+
+/* The same, of n groups, to sums[2][TILE]: one alone would be waited for. */
+enum { TOGETHER = 16 };
+INLINE void fold_groups(vd lanes[2][TOGETHER], ptrdiff_t n, double *sums)
+{
+    const vd zero = {0};
+    for (ptrdiff_t i = n; i % DW; i++)
+        lanes[0][i] = lanes[1][i] = zero;
+    for (int o = 0; o < 2; o++)
+        for (ptrdiff_t i = 0; i < n; i += DW) {
+            double *to = sums + o * TILE + i;
+            transpose(lanes[o] + i);
+            const vd sum = fold_vectors(DW, lanes[o] + i);
+            if (n - i < DW)
+                copy_few(VB, to, &sum, (n - i) * (ptrdiff_t)sizeof(double));
+            else
+                store_vd(to, sum);
+        }
 }
 #endif
