@@ -16,9 +16,9 @@ enum { TILE = 512 }; /* groups of one call at most */
 /* Lanes of columns are LANES rows of this many: no multiple of a page, whose rows would meet in few
  * sets of the cache. */
 enum { PITCH = TILE + LANES };
-/* Rows of columns that are taken together: four to a lane, whose sums come and go once, and still
+/* Rows of columns that are taken together: DEEP to a lane, whose sums come and go once, and still
  * nearly in the order of memory; more where sums need none, for lines stay in the second cache. */
-enum { STRIP = 64, FOLDED = 256 };
+enum { STRIP = 64, DEEP = STRIP / LANES, FOLDED = 256 };
 
 /* How each of up to TILE groups is normalised, as arrays of A: y = ((x - hi) - lo) * scale + shift.
  */

@@ -1,4 +1,4 @@
-/* In what order columns are walked that are applied: rows of several come together. */
+/* In what order columns are walked. Those that are applied: rows of several come together. */
 #ifndef NORMC_COLUMNS_H
 #define NORMC_COLUMNS_H
 #include "vec.h"
@@ -23,6 +23,14 @@ INLINE void ask_row(const void *row, ptrdiff_t ahead, ptrdiff_t bytes)
     for (ptrdiff_t i = 0; i < bytes; i += LINE)
         __builtin_prefetch((const char *)row + ahead + i, 0, 2);
 }
+
+/* `rows` rows that go to one lane, at most DEEP, xstep and gstep bytes apart; so many columns. */
+enum { WIDE = 4 * LANES };
+typedef struct {
+    const char *x, *g;
+    ptrdiff_t xstep, gstep, rows;
+} Strip;
+
 INLINE ptrdiff_t some_of(ptrdiff_t left, ptrdiff_t most)
 {
     return left < most ? left : most;
