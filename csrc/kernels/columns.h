@@ -24,7 +24,8 @@ INLINE void ask_row(const void *row, ptrdiff_t ahead, ptrdiff_t bytes)
         __builtin_prefetch((const char *)row + ahead + i, 0, 2);
 }
 
-/* `rows` rows that go to one lane, at most DEEP, xstep and gstep bytes apart; so many columns. */
+/* `rows` rows that go to one lane, at most DEEP, xstep and gstep bytes apart: at most WIDE columns
+ * of each. */
 enum { WIDE = 4 * LANES };
 typedef struct {
     const char *x, *g;
