@@ -24,6 +24,12 @@ INLINE void ask_row(const void *row, ptrdiff_t ahead, ptrdiff_t bytes)
         __builtin_prefetch((const char *)row + ahead + i, 0, 2);
 }
 
+/* Of `left` rows, those of a strip that go to lane l. */
+INLINE ptrdiff_t rows_of_lane(ptrdiff_t left, ptrdiff_t l)
+{
+    return left < STRIP ? (left - l - 1) / LANES + 1 : DEEP;
+}
+
 /* `rows` rows that go to one lane, at most DEEP, xstep and gstep bytes apart: at most WIDE columns
  * of each. */
 enum { WIDE = 4 * LANES };
