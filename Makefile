@@ -20,7 +20,7 @@ PEERS ?= yes
 CLANG_FORMAT ?= $(firstword $(shell command -v clang-format-19 clang-format) clang-format)
 
 BIN := .venv/bin
-PYTEST = -m pytest -n $(WORKERS)
+PYTEST = -m pytest -n $(WORKERS) --dist loadgroup
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 SOURCES := setup.py pyproject.toml $(shell find csrc -type f)
 
@@ -74,16 +74,26 @@ kernels:
 	    { echo 'no torch: TORCH_INDEX=URL names an index that has it, TORCH= leaves it out'; exit 1; }
 	touch $@
 
-# A build of its own, beside the installed one. The interpreter is not instrumented, so the
-# runtime is loaded before it; it keeps objects to its end, so nothing is said about leaks;
-# with its own allocator off, every object's bounds are watched. --capture=sys leaves the file
-# descriptor alone that the runtime reports to before it ends the process.
+# Builds of their own, beside the installed one: of the core's test, and of the module. With -j2,
+# two of them at a time.
 SANITIZED := build/sanitize
+RACE := build/race
+build/sanitize/core/core build/sanitize/module: SANITIZE := 1
+build/race/core/core build/race/module: SANITIZE := thread
+build/%/core/core: $(SOURCES) $(wildcard tests/core/*)
+	$(MAKE) -C tests/core OUT=$(CURDIR)/$(@D) CC=gcc SANITIZE=$(SANITIZE) $(CURDIR)/$@
+build/%/module: .venv/python $(SOURCES)
+	NORMC_SANITIZE=$(SANITIZE) CC=gcc $(BIN)/python setup.py --quiet build \
+	    --build-base build/$* --build-lib build/$*/lib
+	touch $@
+
+# The interpreter is not instrumented, so the runtime is loaded before it; it keeps objects to its
+# end, so nothing is said about leaks; with its own allocator off, every object's bounds are watched.
+# --capture=sys leaves the file descriptor alone that the runtime reports to before it ends the
+# process.
 RUNTIME = $(shell gcc -print-file-name=libasan.so) $(shell gcc -print-file-name=libstdc++.so)
-sanitize: .venv/test
-	$(MAKE) -C tests/core OUT=$(CURDIR)/$(SANITIZED)/core CC=gcc SANITIZE=1 run
-	NORMC_SANITIZE=1 CC=gcc $(BIN)/python setup.py --quiet build \
-	    --build-base $(SANITIZED) --build-lib $(SANITIZED)/lib
+sanitize: .venv/test $(SANITIZED)/core/core $(SANITIZED)/module
+	$(SANITIZED)/core/core
 	NORMC_SANITIZE=1 PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/$(SANITIZED)/lib PYTHONMALLOC=malloc \
 	    ASAN_OPTIONS=detect_leaks=0:halt_on_error=1:allocator_may_return_null=1 \
 	    UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 LD_PRELOAD="$(RUNTIME)" \
@@ -92,12 +102,8 @@ sanitize: .venv/test
 # Calls that share their work, for races: no report is allowed. Without the forks, since the runtime
 # gives up where a child of several threads makes others; halves are for the core alone. Its shadow
 # memory asks for addresses that are not random.
-RACE := build/race
-race: .venv/test
-	$(MAKE) -C tests/core OUT=$(CURDIR)/$(RACE)/core CC=gcc SANITIZE=thread RUN='setarch -R' \
-	    ARGS=races run
-	NORMC_SANITIZE=thread CC=gcc $(BIN)/python setup.py --quiet build \
-	    --build-base $(RACE) --build-lib $(RACE)/lib
+race: .venv/test $(RACE)/core/core $(RACE)/module
+	setarch -R $(RACE)/core/core races
 	NORMC_SANITIZE=thread PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/$(RACE)/lib \
 	    TSAN_OPTIONS=halt_on_error=1 setarch -R env LD_PRELOAD=$(shell gcc -print-file-name=libtsan.so) \
 	    $(BIN)/python -m pytest --capture=sys tests/test_threads.py -k 'not small and not float16'
