@@ -13,6 +13,7 @@ from .cases import draw
 
 
 PAUSE = 0.005  # seconds: OpenMP's threads look for work longer than others
+WARM = 3  # calls, after it: who wakes threads when a second call follows has them by the third
 WITHIN = {"alone": lambda: normc.threads(1)}
 
 
@@ -47,8 +48,8 @@ def seconds(call, repeats):
 def compete(calls, budget, pause=0, within={}):
     """name -> seconds of each round. Rounds take turns, so that all share the machine's moods; who
     takes most of the time is left out after a few rounds, for the others to have more. Before each
-    there is a pause, for threads that wait for another call of theirs to fall asleep, and then a
-    call that is not timed. within: name -> what makes the context of a round."""
+    there is a pause, for threads that wait for another call of theirs to fall asleep, and then some
+    calls that are not timed. within: name -> what makes the context of a round."""
     once = {name: seconds(call, 2) for name, call in calls.items()}
     stretch = 1e-3 if pause else 2e-4
     repeats = {name: max(1, int(stretch / max(t, 1e-9))) for name, t in once.items()}
@@ -61,7 +62,7 @@ def compete(calls, budget, pause=0, within={}):
                 with within.get(name, nullcontext)():
                     if pause:
                         time.sleep(pause)
-                        call()
+                        seconds(call, WARM)
                     times[name].append(seconds(call, repeats[name]))
                 spent[name] += times[name][-1] * repeats[name]
         if all(s > budget / 4 for s in spent.values()):
