@@ -76,13 +76,11 @@ kernels:
 
 # Builds of their own, beside the installed one: of the core's test, and of the module. With -j2,
 # two of them at a time.
-SANITIZED := build/sanitize
-RACE := build/race
 build/sanitize/core/core build/sanitize/module: SANITIZE := 1
 build/race/core/core build/race/module: SANITIZE := thread
 build/%/core/core: $(SOURCES) $(wildcard tests/core/*)
 	$(MAKE) -C tests/core OUT=$(CURDIR)/$(@D) CC=gcc SANITIZE=$(SANITIZE) $(CURDIR)/$@
-build/%/module: .venv/python $(SOURCES)
+build/%/module: .venv/python $(SOURCES) $(wildcard normc/*.py*)
 	NORMC_SANITIZE=$(SANITIZE) CC=gcc $(BIN)/python setup.py --quiet build \
 	    --build-base build/$* --build-lib build/$*/lib
 	touch $@
@@ -92,9 +90,9 @@ build/%/module: .venv/python $(SOURCES)
 # --capture=sys leaves the file descriptor alone that the runtime reports to before it ends the
 # process.
 RUNTIME = $(shell gcc -print-file-name=libasan.so) $(shell gcc -print-file-name=libstdc++.so)
-sanitize: .venv/test $(SANITIZED)/core/core $(SANITIZED)/module
-	$(SANITIZED)/core/core
-	NORMC_SANITIZE=1 PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/$(SANITIZED)/lib PYTHONMALLOC=malloc \
+sanitize: .venv/test build/sanitize/core/core build/sanitize/module
+	build/sanitize/core/core
+	NORMC_SANITIZE=1 PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/build/sanitize/lib PYTHONMALLOC=malloc \
 	    ASAN_OPTIONS=detect_leaks=0:halt_on_error=1:allocator_may_return_null=1 \
 	    UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 LD_PRELOAD="$(RUNTIME)" \
 	    $(BIN)/python $(PYTEST) --capture=sys --ignore tests/test_core.py $(PYTEST_ARGS)
@@ -102,9 +100,9 @@ sanitize: .venv/test $(SANITIZED)/core/core $(SANITIZED)/module
 # Calls that share their work, for races: no report is allowed. Without the forks, since the runtime
 # gives up where a child of several threads makes others; halves are for the core alone. Its shadow
 # memory asks for addresses that are not random.
-race: .venv/test $(RACE)/core/core $(RACE)/module
-	setarch -R $(RACE)/core/core races
-	NORMC_SANITIZE=thread PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/$(RACE)/lib \
+race: .venv/test build/race/core/core build/race/module
+	setarch -R build/race/core/core races
+	NORMC_SANITIZE=thread PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/build/race/lib \
 	    TSAN_OPTIONS=halt_on_error=1 setarch -R env LD_PRELOAD=$(shell gcc -print-file-name=libtsan.so) \
 	    $(BIN)/python -m pytest --capture=sys tests/test_threads.py -k 'not small and not float16'
 

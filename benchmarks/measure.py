@@ -64,7 +64,7 @@ def compete(calls, budget, pause=0, within={}):
                         time.sleep(pause)
                         seconds(call, WARM)
                     times[name].append(seconds(call, repeats[name]))
-                spent[name] += times[name][-1] * repeats[name]
+                spent[name] += times[name][-1] * (repeats[name] + WARM * bool(pause))
         if all(s > budget / 4 for s in spent.values()):
             break
     return times

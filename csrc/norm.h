@@ -8,7 +8,7 @@
 typedef enum { BATCH, INSTANCE, GROUP, SWITCHABLE, LAYER, RMS, NORMS } NormKind;
 
 /* Of `count` elements: their mean hi + lo, and m2 = sum (x - mean)^2. RMS: hi = lo = 0, m2 = sum
- * x^2. count 0: all zero. NaN in m2: an element is not finite. */
+ * x^2. count 0: all zero. NaN in m2: an element is not finite. Read as four doubles, too. */
 typedef struct {
     double count, hi, lo, m2;
 } Moment;

@@ -356,7 +356,8 @@ void applying(Applying *, const ptrdiff_t at[STEPS], ptrdiff_t count, const Fold
 void applied_rows(const Work *, Applying *, ptrdiff_t run, ptrdiff_t i, int back, Applied *);
 void apply_rows(const Work *, Applying *, int back, char *wide);
 
-/* dots.c: sum g and sum g * xhat of a group, without its weight where it has one for all. */
+/* dots.c: sum g and sum g * xhat of a group, without its weight where it has one for all.
+ * Joined as pairs of doubles, dbias and dweight. */
 typedef struct {
     double r, q;
 } Dot;
