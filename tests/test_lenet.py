@@ -1,6 +1,7 @@
 """The example that trains: its data reader, its layers, and the same network in torch."""
 
 import gzip
+import os
 import struct
 import sys
 from pathlib import Path
@@ -177,12 +178,18 @@ def test_a_seed_fixes_everything(norm, rng):
     assert np.isfinite(first).all()
 
 
+# What these add to a few steps is curves, and most of their time is NumPy's.
+LONG = pytest.mark.skipif("NORMC_SANITIZE" in os.environ, reason="sanitizers take minutes for it")
+
+
+@LONG
 @pytest.mark.parametrize("norm", [n for n in lenet.NORMS if n != "none"])
 def test_it_learns(norm, rng):
     curve = losses(lenet.LeNet(norm), *data(rng), 100, 0.3)
     assert curve[-1] < 0.5 * curve[0]
 
 
+@LONG
 def test_it_reads_digits():
     """What `make train` promises: 97 % of the digits it has not seen, within 40 epochs."""
     pytest.importorskip("sklearn", reason="the digits are scikit-learn's")
