@@ -33,3 +33,9 @@ def finish(process, timeout=150):
 
 def run(code, *options, **environment):
     return finish(start(code, *options, **environment))
+
+
+def threads_after(function, *args):
+    """-> how many threads this process has then."""
+    function(*args)
+    return len(os.listdir("/proc/self/task"))
