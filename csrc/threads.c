@@ -271,7 +271,8 @@ static void after_fork_in_child(void)
 
 static int forks_watched;
 
-static void watch_forks(void)
+/* When the library is loaded: a fork beside the first call has to be seen, too. */
+__attribute__((constructor)) static void watch_forks(void)
 {
     forks_watched = pthread_atfork(before_fork, after_fork, after_fork_in_child) == 0;
 }
@@ -281,10 +282,8 @@ static void watch_forks(void)
 static int make(int n)
 {
     enum { STACK = 4 << 20 }; /* several times what kernels take, sanitized ones included */
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
     pthread_attr_t attributes;
     sigset_t all, before;
-    pthread_once(&once, watch_forks);
     if (pool.made >= n || !forks_watched || pthread_attr_init(&attributes) != 0)
         return pool.made;
     pthread_attr_setstacksize(&attributes, STACK);

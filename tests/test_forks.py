@@ -126,6 +126,27 @@ check()
 """)
 
 
+def test_during_the_first_call():
+    """Of another thread. Children that have called nothing yet stand for new processes: often, for
+    it is a matter of microseconds."""
+    run(KNOWN + """
+def call():
+    assert normc.layer_norm(x).tobytes() == expected and counted() == 3, f"{counted()} threads"
+
+def first():
+    caller = threading.Thread(target=normc.layer_norm, args=(x,))
+    caller.start()
+    time.sleep(0)
+    pid = fork(call)
+    caller.join()
+    wait(pid)
+
+for _ in range(150):
+    for pid in [fork(first), fork(first)]:
+        wait(pid)
+""")
+
+
 def test_within_a_call():
     """In Python code that the call runs to convert its argument; which also calls."""
     run("""
