@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from . import _convert
+from . import _convert, _core
 from ._fields import count, finite, floating, number
 from ._layer import FunctionLayer
 
@@ -24,14 +24,17 @@ class ReLU(FunctionLayer):
     array([0., 2.])
     """
 
-    _function = "relu"
+    _backward = staticmethod(_core.relu_backward)
     _masked = False
 
     def __init__(self):
         self._begin({}, {})
 
+    def _forward(self, x, where, out, training):
+        return _core.relu(x, out=out)
+
     def _arguments(self):
-        return {}, {}, {}
+        return {}
 
 
 class LeakyReLU(FunctionLayer):
@@ -58,15 +61,18 @@ class LeakyReLU(FunctionLayer):
     array([-0.5,  2. ])
     """
 
-    _function = "leaky_relu"
+    _backward = staticmethod(_core.leaky_relu_backward)
     _masked = False
     _checks = {"negative_slope": number}
 
     def __init__(self, negative_slope=0.01):
         self._begin({}, {"negative_slope": negative_slope})
 
+    def _forward(self, x, where, out, training):
+        return _core.leaky_relu(x, self.negative_slope, out=out)
+
     def _arguments(self):
-        return {"negative_slope": self.negative_slope}, {}, {}
+        return {"negative_slope": self.negative_slope}
 
     def extra_repr(self):
         """What stands between the parentheses of the repr."""
@@ -114,7 +120,7 @@ class PReLU(FunctionLayer):
     array([-0.25,  2.  ])
     """
 
-    _function = "prelu"
+    _backward = staticmethod(_core.prelu_backward)
     _masked = False
     _parameters = ("weight",)
     _fixed = ("num_parameters", "axis", "dtype")
@@ -132,8 +138,11 @@ class PReLU(FunctionLayer):
     def _shape(self, name):
         return self.num_parameters,
 
+    def _forward(self, x, where, out, training):
+        return _core.prelu(x, self.weight, axis=self.axis, out=out)
+
     def _arguments(self):
-        return {"weight": self.weight, "axis": self.axis}, {}, {}
+        return {"weight": self.weight, "axis": self.axis}
 
     def extra_repr(self):
         """What stands between the parentheses of the repr."""

@@ -4,6 +4,7 @@ from collections import namedtuple
 from collections.abc import Mapping
 
 import numpy as np
+from numpy import ndarray
 
 from . import _core
 from ._convert import FLOATING, detached, join_mask, mask, numbers, rounded
@@ -36,7 +37,7 @@ class Gradient:
         gradient = self.__get__(layer)
         if value is None:
             vars(layer)["_gradients"].pop(self.parameter, None)
-        elif (isinstance(value, np.ndarray) and gradient is not None and _alike(value, gradient)
+        elif (isinstance(value, ndarray) and gradient is not None and _alike(value, gradient)
               and value.flags.writeable):
             vars(layer)["_gradients"][self.parameter] = value
         else:
@@ -318,13 +319,13 @@ def _loadable(name, entry, own):
 class FunctionLayer(Layer):
     """A layer that is one function of normc, and its gradient, with arguments of its own.
 
-    It names the function in ``_function``; ``_masked`` tells whether that takes ``where``.
-    ``_arguments()`` are those of both the function and its gradient, those of the function alone
-    and those of the gradient alone; if the function returns moments, the gradient takes them.
+    ``_forward`` calls the function and returns what that does: in training the result and moments,
+    if it has them. ``_backward`` is the gradient, ``_arguments()`` are those that it takes beside
+    where and moments; ``_masked`` tells whether the two take ``where``.
     """
 
-    _function = ""
     _masked = True
+    _remembered = None
     activation = None
 
     def _begin(self, fixed, settings, arrays=()):
@@ -354,36 +355,40 @@ class FunctionLayer(Layer):
         >>> normc.LayerNorm(3, eps=0)([[1.0, 3.0, 99.0]], where=[[True, True, False]])
         array([[-1.,  1.,  0.]])
         """
-        if type(x) is not np.ndarray:
-            where, x = join_mask(x, where, self._masked), numbers(x, "x")
-        self._check_input(x)
-        both, forward, backward = self._arguments()
-        if self._masked:
-            both["where"] = where if where is None else mask(where, "where")
-        elif where is not None:
-            raise TypeError(f"{type(self).__name__} takes no where")
-        forward.update(both, out=out)
-        if self.activation is not None:
-            forward["activation"] = self.activation
-        result = self._apply(x, forward)
-        if type(result) is tuple:
-            result, backward["moments"] = result
-        if not self.training:
-            memory = EVALUATED
-        elif out is not None and any(np.shares_memory(out, a) for a in (x, *both.values())
-                                     if isinstance(a, np.ndarray)):
-            memory = OVERLAPPED
-        else:
-            memory = x, {**both, **backward}, None if self.activation is None else result
-        self.__dict__["_remembered"] = memory
+        if where is not None or type(x) is not ndarray:
+            x, where = self._converted(x, where)
+        training, memory = self.training, EVALUATED
+        result = self._forward(x, where, out, training)
+        if training:
+            result, moments = result if type(result) is tuple else (result, None)
+            memory = self._memory(x, where, out, moments, result)
+        if self._remembered is not memory:
+            self.__dict__["_remembered"] = memory
         return result
 
-    def _apply(self, x, arguments):
-        return getattr(_core, self._function)(x, **arguments)
+    def _converted(self, x, where):
+        where, x = join_mask(x, where, self._masked), numbers(x, "x")
+        if where is None:
+            return x, None
+        if not self._masked:
+            raise TypeError(f"{type(self).__name__} takes no where")
+        return x, mask(where, "where")
+
+    def _memory(self, x, where, out, moments, result):
+        """What `_differentiate` takes beside grad, or why there is nothing to take."""
+        arguments = self._arguments()
+        if self._masked:
+            arguments["where"] = where
+        if out is not None and any(np.shares_memory(out, a) for a in (x, *arguments.values())
+                                   if isinstance(a, ndarray)):
+            return OVERLAPPED
+        if moments is not None:
+            arguments["moments"] = moments
+        return x, arguments, None if self.activation is None else result
 
     def _differentiate(self, grad, x, arguments, rectified=None):
         """rectified: the result, if it was: nothing flows back where it is 0."""
         if rectified is not None:
             grad = _core.relu_backward(grad, rectified)
-        result = getattr(_core, f"{self._function}_backward")(grad, x, **arguments)
+        result = self._backward(grad, x, **arguments)
         return result if isinstance(result, tuple) else (result,)

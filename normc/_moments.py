@@ -191,7 +191,8 @@ def _as_doubles(values, name):
 def from_core(rows, shape, about):
     """Moments of the core's rows of count, mean in two words, m2; taken apart when asked for."""
     moments = object.__new__(Moments)
-    moments.__dict__.update(_rows=(rows, shape), about=about)
+    moments._rows = rows, shape
+    moments.about = about
     return moments
 
 

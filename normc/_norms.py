@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from . import _convert
+from . import _convert, _core
 from ._fields import activation, count, eps, flag, floating, number, optional, word
 from ._layer import FunctionLayer
 
@@ -35,16 +35,12 @@ class _AxesNorm(FunctionLayer):
         return self.normalized_shape
 
     def _arguments(self):
-        both = {"weight": self.weight, "eps": self.eps}
-        if self.axis is None:
-            both["normalized_shape"] = self.normalized_shape
-        else:
-            both["axis"] = self.axis
-        return both, {"return_moments": self.training}, {}
+        return {"normalized_shape": self.normalized_shape if self.axis is None else None,
+                "weight": self.weight, "eps": self.eps, "axis": self.axis}
 
-    def _check_input(self, x):
-        """The function sees the shape in normalized_shape or in weight, if it sees one of them."""
-        if self.axis is None or self.weight is not None:
+    def _check_axes(self, x):
+        """The function does, if it sees their shape in weight."""
+        if self.weight is not None:
             return
         axes = sorted(i % x.ndim for i in self.axis if -x.ndim <= i < x.ndim)
         shape = tuple(x.shape[i] for i in axes)
@@ -112,7 +108,7 @@ class LayerNorm(_AxesNorm):
     (2, 3, 8, 8)
     """
 
-    _function = "layer_norm"
+    _backward = staticmethod(_core.layer_norm_backward)
     _parameters = ("weight", "bias")
     _checks = {"eps": eps, "elementwise_affine": flag, "activation": activation}
 
@@ -125,10 +121,12 @@ class LayerNorm(_AxesNorm):
                     {"eps": eps, "elementwise_affine": affine, "activation": activation},
                     parameters)
 
-    def _arguments(self):
-        arguments = super()._arguments()
-        arguments[1]["bias"] = self.bias
-        return arguments
+    def _forward(self, x, where, out, training):
+        if self.axis is not None:
+            self._check_axes(x)
+        return _core.layer_norm(x, self.normalized_shape if self.axis is None else None,
+                                self.weight, self.bias, self.eps, axis=self.axis, where=where,
+                                out=out, return_moments=training, activation=self.activation)
 
     def extra_repr(self):
         """What stands between the parentheses of the repr."""
@@ -182,7 +180,7 @@ class RMSNorm(_AxesNorm):
            [1.4, 0.2]])
     """
 
-    _function = "rms_norm"
+    _backward = staticmethod(_core.rms_norm_backward)
     _parameters = ("weight",)
     _checks = {"eps": optional(eps), "elementwise_affine": flag, "activation": activation}
 
@@ -193,6 +191,13 @@ class RMSNorm(_AxesNorm):
         self._begin({"normalized_shape": shape, "axis": axis, "dtype": floating(dtype)},
                     {"eps": eps, "elementwise_affine": affine, "activation": activation},
                     ("weight",) * affine)
+
+    def _forward(self, x, where, out, training):
+        if self.axis is not None:
+            self._check_axes(x)
+        return _core.rms_norm(x, self.normalized_shape if self.axis is None else None, self.weight,
+                              self.eps, axis=self.axis, where=where, out=out,
+                              return_moments=training, activation=self.activation)
 
     def extra_repr(self):
         """What stands between the parentheses of the repr."""
@@ -249,7 +254,7 @@ class GroupNorm(FunctionLayer):
     GroupNorm(2, 4, eps=1e-05, affine=True, bias=True)
     """
 
-    _function = "group_norm"
+    _backward = staticmethod(_core.group_norm_backward)
     _parameters = ("weight", "bias")
     _fixed = ("num_groups", "num_channels", "axis", "dtype")
     _checks = {"eps": eps, "affine": flag, "activation": activation}
@@ -270,10 +275,14 @@ class GroupNorm(FunctionLayer):
     def _shape(self, name):
         return self.num_channels,
 
+    def _forward(self, x, where, out, training):
+        return _core.group_norm(x, self.num_groups, self.weight, self.bias, self.eps,
+                                axis=self.axis, where=where, out=out, return_moments=training,
+                                activation=self.activation)
+
     def _arguments(self):
-        both = {"num_groups": self.num_groups, "weight": self.weight, "eps": self.eps,
+        return {"num_groups": self.num_groups, "weight": self.weight, "eps": self.eps,
                 "axis": self.axis}
-        return both, {"bias": self.bias, "return_moments": self.training}, {}
 
     def extra_repr(self):
         """What stands between the parentheses of the repr."""
@@ -319,7 +328,7 @@ class LocalResponseNorm(FunctionLayer):
     array([0.5  , 0.333, 0.214])
     """
 
-    _function = "local_response_norm"
+    _backward = staticmethod(_core.local_response_norm_backward)
     _masked = False
     _fixed = ("axis",)
     _checks = {"size": count, "alpha": number, "beta": number, "k": number,
@@ -329,9 +338,12 @@ class LocalResponseNorm(FunctionLayer):
         self._begin({"axis": _convert.integer(axis, "axis")},
                     {"size": size, "alpha": alpha, "beta": beta, "k": k, "window": window})
 
+    def _forward(self, x, where, out, training):
+        return _core.local_response_norm(x, out=out, **self._arguments())
+
     def _arguments(self):
-        names = ("size", "alpha", "beta", "k", "axis", "window")
-        return {name: getattr(self, name) for name in names}, {}, {}
+        return {"size": self.size, "alpha": self.alpha, "beta": self.beta, "k": self.k,
+                "axis": self.axis, "window": self.window}
 
     def extra_repr(self):
         """What stands between the parentheses of the repr."""

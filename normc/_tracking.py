@@ -34,26 +34,33 @@ class _ChannelLayer(FunctionLayer):
         return () if name == "num_batches_tracked" else (self.num_features,)
 
     def _running(self):
-        return {"running_mean": self.running_mean, "running_var": self.running_var}
+        return self.running_mean, self.running_var
 
-    def _apply(self, x, arguments):
+    def _forward(self, x, where, out, training):
         """One call at a time, where it updates the running statistics."""
-        updates = arguments.get("training", arguments.get("use_input_stats"))
-        running = [a for name, a in self._running().items() if arguments.get(name) is a is not None]
-        if not (updates and running):
-            return super()._apply(x, {"momentum": 0.0, **arguments})
+        self._check_input(x)
+        batch, running = training and not self.frozen, self._running()
+        updated = [a for a in running if a is not None] if batch else []
+        if not updated:
+            return self._compute(x, where, out, training, batch, running, 0.0)
         with vars(self).setdefault("_lock", threading.RLock()):
-            before = [a.copy() for a in running]
-            result = super()._apply(x, {"momentum": self._share(), **arguments})
-            if self.on_nonfinite == "propagate" or not _spoiled(before, running):
+            before = [a.copy() for a in updated]
+            result = self._compute(x, where, out, training, batch, running, self._share())
+            if self.on_nonfinite == "propagate" or not _spoiled(before, updated):
                 self._count(x)
                 return result
-            for a, kept in zip(running, before):
+            for a, kept in zip(updated, before):
                 a[...] = kept
         if self.on_nonfinite == "raise":
             raise ValueError("x has a mean or variance that is not finite, and on_nonfinite is "
                              "'raise'")
         return result
+
+    def _arguments(self):
+        """In training: with running statistics if they are what a frozen layer went by."""
+        mean, var = self._running() if self.frozen else (None, None)
+        return {"weight": self.weight, "eps": self.eps, "axis": self.axis, "running_mean": mean,
+                "running_var": var}
 
     def _share(self):
         """The momentum of this call."""
@@ -78,7 +85,7 @@ def _same_shape(a, x, name):
 
 
 class InstanceNorm(_ChannelLayer):
-    _function = "instance_norm"
+    _backward = staticmethod(_core.instance_norm_backward)
     _checks = {**_ChannelLayer._checks, "track_running_stats": flag}
 
     def __init__(self, num_features, eps=1e-5, momentum=0.1, affine=False,
@@ -89,13 +96,8 @@ class InstanceNorm(_ChannelLayer):
                              eps=eps, momentum=momentum, track_running_stats=track,
                              on_nonfinite=on_nonfinite, activation=activation)
 
-    def _arguments(self):
-        own = not self.track_running_stats or (self.training and not self.frozen)
-        running = self._running() if self.track_running_stats else {}
-        both = {"weight": self.weight, "eps": self.eps, "axis": self.axis}
-        forward = {**running, "bias": self.bias, "use_input_stats": own,
-                   "return_moments": own and self.training}
-        return both, forward, {} if own else running
+    def _running(self):
+        return super()._running() if self.track_running_stats else (None, None)
 
     def _check_input(self, x):
         super()._check_input(x)
@@ -107,7 +109,7 @@ class InstanceNorm(_ChannelLayer):
         if self.affine or self.track_running_stats:
             raise ValueError(f"{text} ({self.num_features}), but got: {x.shape[axis]}.")
         warnings.warn(f"input's size at dim={axis} does not match num_features, which is not used "
-                      "because affine=False", stacklevel=3)
+                      "because affine=False", stacklevel=4)
 
     def _sampled(self, a, x):
         """With an axis of samples in it, where x and a have none."""
@@ -115,14 +117,19 @@ class InstanceNorm(_ChannelLayer):
             return a
         return np.expand_dims(a, int(self.axis in (0, -self._ranks[1])))
 
-    def _apply(self, x, arguments):
-        out = arguments["out"]
-        if isinstance(out, np.ndarray):
-            _same_shape(out, x, "out")
-        sampled = {name: self._sampled(arguments[name], x) for name in ("out", "where")}
-        y = super()._apply(self._sampled(x, x), {**arguments, **sampled})
+    def _compute(self, x, where, out, training, batch, running, momentum):
+        own, sampled = batch or not self.track_running_stats, (x, where, out)
+        if x.ndim == self._ranks[0]:
+            if isinstance(out, np.ndarray):
+                _same_shape(out, x, "out")
+            sampled = [self._sampled(a, x) for a in sampled]
+        y = _core.instance_norm(sampled[0], *running, self.weight, self.bias, own, momentum,
+                                self.eps, axis=self.axis, where=sampled[1], out=sampled[2],
+                                return_moments=own and training, activation=self.activation)
+        if x.ndim > self._ranks[0]:
+            return y
         y, *moments = y if isinstance(y, tuple) else (y,)
-        y = out if out is not None else y if y.ndim == x.ndim else y.reshape(x.shape)
+        y = y.reshape(x.shape) if out is None else out
         return (y, *moments) if moments else y
 
     def _differentiate(self, grad, x, arguments, rectified=None):
@@ -240,7 +247,7 @@ class InstanceNorm3d(InstanceNorm):
 
 
 class SwitchableNorm(_ChannelLayer):
-    _function = "switchable_norm"
+    _backward = staticmethod(_core.switchable_norm_backward)
     _masked = False
     _parameters = ("weight", "bias", "mean_weight", "var_weight")
     _fixed = (*_ChannelLayer._fixed, "correction")
@@ -259,14 +266,15 @@ class SwitchableNorm(_ChannelLayer):
         logits = name in ("mean_weight", "var_weight")
         return (2 if self._ranks[1] == 2 else 3,) if logits else super()._shape(name)
 
+    def _compute(self, x, where, out, training, batch, running, momentum):
+        return _core.switchable_norm(x, self.mean_weight, self.var_weight, self.weight, self.bias,
+                                     *running, batch, momentum, self.eps, axis=self.axis,
+                                     correction=self.correction, out=out, return_moments=training,
+                                     activation=self.activation)
+
     def _arguments(self):
-        batch = self.training and not self.frozen
-        both = {"mean_weight": self.mean_weight, "var_weight": self.var_weight,
-                "weight": self.weight, "eps": self.eps, "axis": self.axis,
-                "correction": self.correction}
-        forward = {**self._running(), "bias": self.bias, "training": batch,
-                   "return_moments": self.training}
-        return both, forward, {} if batch else self._running()
+        return {**super()._arguments(), "mean_weight": self.mean_weight,
+                "var_weight": self.var_weight, "correction": self.correction}
 
     def _share(self):
         if self.momentum is not None or self.num_batches_tracked is None:
