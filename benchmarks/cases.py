@@ -226,6 +226,7 @@ CASES = [
     images("group_norm", (2, 64, 64, 320), "Stable Diffusion", axis=-1, num_groups=32),
     *both(images("group_norm", (32, 56, 56, 64), "ResNet-50", axis=-1, num_groups=32)),
     images("group_norm", (64, 512, 7, 7), "ResNet-50", num_groups=32),
+    *both(images("group_norm", (4096, 768), "after a linear layer", num_groups=32)),
     *both(images("instance_norm", (32, 64, 56, 56), "style transfer")),
     images("instance_norm", (2, 32, 16, 112, 112), "3-D U-Net"),
     images("local_response_norm", (32, 96, 55, 55), "AlexNet", size=5),

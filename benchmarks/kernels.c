@@ -121,13 +121,13 @@ static Walk walk(const Bench *b, const char *at)
 static void dots_rows(Bench *b)
 {
     const Walk x = walk(b, b->x), g = walk(b, b->g);
-    b->k->dots_rows(&x, &g, b->rows, N, 1, &b->about, NULL, NULL, 0, b->sums);
+    b->k->dots_rows(&x, &g, b->rows, N, 1, &b->about, NULL, NULL, 0, 0, b->sums);
 }
 
 static void dots_rows_vector(Bench *b)
 {
     const Walk x = walk(b, b->x), g = walk(b, b->g);
-    b->k->dots_rows(&x, &g, b->rows, N, 1, &b->about, b->weights, b->lanes, N, b->sums);
+    b->k->dots_rows(&x, &g, b->rows, N, 1, &b->about, b->weights, b->lanes, N, 0, b->sums);
 }
 
 static void dots_cols(Bench *b)

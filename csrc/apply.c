@@ -98,6 +98,7 @@ void applied_rows(const Work *w, Applying *a, ptrdiff_t run, ptrdiff_t i, int ba
     to->s = a->s;
     to->w = w->vector ? parameters(w, w->weight, param + i) : NULL;
     to->b = w->vector ? parameters(w, w->bias, param + i) : NULL;
+    to->own = own_step(w) * arithsize(t->dtype);
     to->lines = a->lines;
 }
 
@@ -141,6 +142,7 @@ static void forward_piece(const Work *w, const Piece *c, Applying *a, const Walk
                           .s = a->s,
                           .w = weight,
                           .b = bias,
+                          .own = own_step(w) * arithsize(w->t->dtype),
                           .lines = a->lines};
     if (w->plan->form == COLS)
         w->walk->apply_cols(x->at, y, x->step, ystep, c->n, c->count, a->s, weight, bias);
@@ -152,8 +154,13 @@ static void dx_piece(const Work *w, const Piece *c, const Applying *a, const Wal
                      char *y, ptrdiff_t ystep, ptrdiff_t param, char *wide)
 {
     const void *weight = w->vector ? parameters(w, w->weight, param + c->i) : NULL;
-    const Applied rows = {
-        .x = *x, .y = {y, ystep, 0}, .count = c->count, .s = a->s, .w = weight, .lines = a->lines};
+    const Applied rows = {.x = *x,
+                          .y = {y, ystep, 0},
+                          .count = c->count,
+                          .s = a->s,
+                          .w = weight,
+                          .own = own_step(w) * arithsize(w->t->dtype),
+                          .lines = a->lines};
     if (w->plan->form == COLS)
         w->walk->dx_cols(x, g, y, ystep, c->n, c->count, a->s, weight, wide);
     else
@@ -319,12 +326,11 @@ int parameters_carry(const Work *w, const Fold *f, ptrdiff_t param)
              (half && (weight != weight || shift != shift)));
 }
 
-/* How many groups from g on come in one call of the kernels: those with weights of their own along
- * their elements one by one; 0: the exact road. */
+/* How many groups from g on come in one call of the kernels; 0: the exact road. */
 static ptrdiff_t stretch(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, const Fold *f,
                          ptrdiff_t g)
 {
-    const ptrdiff_t step = across(w->plan)->step[PARAM], most = w->vector && step ? 1 : count;
+    const ptrdiff_t step = across(w->plan)->step[PARAM], most = kernel_groups(w, count);
     if (w->table)
         return count - g;
     const int known = w->t->g || w->vector || (!w->weight && !w->bias); /* fold_dots, w->far */

@@ -301,7 +301,7 @@ static int by_chunk(Drive *d, Work *w, Gradient *job)
         rows[i] = get(w, w->weight, i);
     w->wide = rows;
     d->sums = rows + d->pitch;
-    d->quick = nothing_in_way(w) && across(w->plan)->step[PARAM] == 0;
+    d->quick = nothing_in_way(w);
     parallel(w->threads, chunks, back_chunks, d);
     sum_chunks(d, chunks, job);
     free(rows);

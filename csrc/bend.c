@@ -131,7 +131,7 @@ static Two slope_sum(const Bending *k, ptrdiff_t group, ptrdiff_t span)
         const Walk xs = {x.bytes, 0, c.n * arithsize(w->t->dtype), 0};
         const Walk gs = {g.bytes, 0, xs.run, 0};
         w->walk->dots_rows(&xs, &gs, 1, c.n, c.runs, &(Deviations){&zero, &zero, &one}, NULL, NULL,
-                           0, sums);
+                           0, 0, sums);
         join(&sum, sums[TILE]);
     }
     return sum;

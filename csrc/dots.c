@@ -26,12 +26,11 @@ static void dots_fast(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count,
     }
 }
 
-/* A stretch of groups from g on, within what one call of the kernels may take: those with
- * parameters of their own along their elements come one by one; 0: the exact road, which also
- * keeps the parameters of excluded elements out of a group of NaN. */
+/* A stretch of groups from g on, within what one call of the kernels may take; 0: the exact road,
+ * which also keeps the parameters of excluded elements out of a group of NaN. */
 static ptrdiff_t stretch(const Work *w, ptrdiff_t count, const Fold *f, ptrdiff_t g)
 {
-    const ptrdiff_t most = w->vector && across(w->plan)->step[PARAM] ? 1 : count;
+    const ptrdiff_t most = kernel_groups(w, count);
     ptrdiff_t n = 0;
     while (g + n < count && n < most && !f[g + n].exact &&
            !(w->vector && w->t->mask && f[g + n].rstd != f[g + n].rstd))

@@ -59,7 +59,8 @@ typedef struct {
     ptrdiff_t count;
     const Affine *s;
     const void *w, *b;
-    Lines *lines; /* of a stream */
+    ptrdiff_t own; /* bytes to those of the next group; 0: all have the same */
+    Lines *lines;  /* of a stream */
 } Applied;
 
 /* To be taken, about k; NULL: 0. A block that comes in several calls keeps its lanes, 2 * LANES of

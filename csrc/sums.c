@@ -76,7 +76,7 @@ static OWN_FRAME void sum_rows(const Work *w, const Piece *c, const Summing *how
     }
     if (by)
         w->walk->dots_rows(&x, &g, c->count, c->n, c->runs, &by->about, weights(w, param),
-                           by->params ? by->params + param : NULL, by->pitch, sums);
+                           by->params ? by->params + param : NULL, by->pitch, own_step(w), sums);
     else
         sweep(w, c, x, how, sums);
 }

@@ -110,9 +110,8 @@ static int pipes(const Work *w, const Plan *p)
 {
     const Job *job = w->job;
     const int rows = p->form == ROWS && !p->pack && job->t.dtype != F64 && job->t.y && !job->t.g;
-    const int own = w->vector && across(p)->step[PARAM]; /* parameters along each one's elements */
     const int fits = 2 * w->parts * p->runs * p->n * itemsize(job->t.dtype) <= cpu_cache_bytes();
-    return rows && fits && w->parts <= TILE && !own && !w->blended && !job->given_mean;
+    return rows && fits && w->parts <= TILE && !w->blended && !job->given_mean;
 }
 
 /* Are the groups of an item packed once? */
