@@ -330,12 +330,12 @@ int parameters_carry(const Work *w, const Fold *f, ptrdiff_t param)
 static ptrdiff_t stretch(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, const Fold *f,
                          ptrdiff_t g)
 {
-    const ptrdiff_t step = across(w->plan)->step[PARAM], most = kernel_groups(w, count);
+    const ptrdiff_t step = across(w->plan)->step[PARAM];
     if (w->table)
         return count - g;
     const int known = w->t->g || w->vector || (!w->weight && !w->bias); /* fold_dots, w->far */
     ptrdiff_t n = 0;
-    for (const Fold *own = f + g; g + n < count && n < most && !own->exact && !w->far; n++, own++)
+    for (const Fold *own = f + g; g + n < count && !own->exact && !w->far; n++, own++)
         if (!known && !mild_fold(w, own) && !parameters_carry(w, own, at[PARAM] + (g + n) * step))
             break;
     return n;

@@ -30,9 +30,8 @@ static void dots_fast(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count,
  * which also keeps the parameters of excluded elements out of a group of NaN. */
 static ptrdiff_t stretch(const Work *w, ptrdiff_t count, const Fold *f, ptrdiff_t g)
 {
-    const ptrdiff_t most = kernel_groups(w, count);
     ptrdiff_t n = 0;
-    while (g + n < count && n < most && !f[g + n].exact &&
+    while (g + n < count && !f[g + n].exact &&
            !(w->vector && w->t->mask && f[g + n].rstd != f[g + n].rstd))
         n++;
     return n;

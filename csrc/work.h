@@ -83,16 +83,11 @@ static inline ptrdiff_t means(const Work *w, ptrdiff_t groups)
     return w->parts > 1 ? groups / w->parts : groups;
 }
 
-/* Elements from the weights along a group to those along the next; 0: they have the same. */
+/* Elements from the weights along a group to those along the next; 0: they have the same. Columns
+ * do: channels of a group are nearer to each other than groups are. */
 static inline ptrdiff_t own_step(const Work *w)
 {
     return w->vector ? across(w->plan)->step[PARAM] : 0;
-}
-
-/* Of so many groups, how many kernels can take: of columns they know one weight for each row. */
-static inline ptrdiff_t kernel_groups(const Work *w, ptrdiff_t count)
-{
-    return w->plan->form == COLS && own_step(w) ? 1 : count;
 }
 
 /* What the arithmetic type holds: x - far is finite for every finite x, and normal numbers keep
