@@ -31,10 +31,7 @@ class ReLU(FunctionLayer):
         self._begin({}, {})
 
     def _forward(self, x, where, out, training):
-        return _core.relu(x, out=out)
-
-    def _arguments(self):
-        return {}
+        return _core.relu(x, out=out), training and {}
 
 
 class LeakyReLU(FunctionLayer):
@@ -69,10 +66,8 @@ class LeakyReLU(FunctionLayer):
         self._begin({}, {"negative_slope": negative_slope})
 
     def _forward(self, x, where, out, training):
-        return _core.leaky_relu(x, self.negative_slope, out=out)
-
-    def _arguments(self):
-        return {"negative_slope": self.negative_slope}
+        slope = self.negative_slope
+        return _core.leaky_relu(x, slope, out=out), training and {"negative_slope": slope}
 
     def extra_repr(self):
         """What stands between the parentheses of the repr."""
@@ -139,10 +134,9 @@ class PReLU(FunctionLayer):
         return self.num_parameters,
 
     def _forward(self, x, where, out, training):
-        return _core.prelu(x, self.weight, axis=self.axis, out=out)
-
-    def _arguments(self):
-        return {"weight": self.weight, "axis": self.axis}
+        weight, axis = self.weight, self.axis
+        return _core.prelu(x, weight, axis=axis, out=out), training and {"weight": weight,
+                                                                         "axis": axis}
 
     def extra_repr(self):
         """What stands between the parentheses of the repr."""

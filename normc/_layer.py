@@ -319,9 +319,10 @@ def _loadable(name, entry, own):
 class FunctionLayer(Layer):
     """A layer that is one function of normc, and its gradient, with arguments of its own.
 
-    ``_forward`` calls the function and returns what that does: in training the result and moments,
-    if it has them. ``_backward`` is the gradient, ``_arguments()`` are those that it takes beside
-    where and moments; ``_masked`` tells whether the two take ``where``.
+    ``_forward`` calls the function, and returns what that does (in training the result and moments,
+    if it has them) and, in training, the arguments of ``_backward``, the gradient, beside where and
+    moments, and the activation, if there may be one. It reads each field once: other threads may
+    assign to it. ``_masked`` tells whether the two take ``where``.
     """
 
     _masked = True
@@ -358,25 +359,23 @@ class FunctionLayer(Layer):
         if where is not None or type(x) is not ndarray:
             x, where = self._converted(x, where)
         training, memory = self.training, EVALUATED
-        result = self._forward(x, where, out, training)
+        result, arguments = self._forward(x, where, out, training)
         if training:
             result, moments = result if type(result) is tuple else (result, None)
-            memory = self._memory(x, where, out, moments, result)
+            memory = self._memory(x, where, out, moments, result, arguments)
         if self._remembered is not memory:
             self.__dict__["_remembered"] = memory
         return result
 
     def _converted(self, x, where):
-        where, x = join_mask(x, where, self._masked), numbers(x, "x")
-        if where is None:
-            return x, None
-        if not self._masked:
+        if where is not None and not self._masked:
             raise TypeError(f"{type(self).__name__} takes no where")
-        return x, mask(where, "where")
+        where, x = join_mask(x, where, self._masked), numbers(x, "x")
+        return x, where if where is None else mask(where, "where")
 
-    def _memory(self, x, where, out, moments, result):
+    def _memory(self, x, where, out, moments, result, arguments):
         """What `_differentiate` takes beside grad, or why there is nothing to take."""
-        arguments = self._arguments()
+        activation = arguments.pop("activation", None)
         if self._masked:
             arguments["where"] = where
         if out is not None and any(np.shares_memory(out, a) for a in (x, *arguments.values())
@@ -384,7 +383,7 @@ class FunctionLayer(Layer):
             return OVERLAPPED
         if moments is not None:
             arguments["moments"] = moments
-        return x, arguments, None if self.activation is None else result
+        return x, arguments, None if activation is None else result
 
     def _differentiate(self, grad, x, arguments, rectified=None):
         """rectified: the result, if it was: nothing flows back where it is 0."""

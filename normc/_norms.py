@@ -34,14 +34,8 @@ class _AxesNorm(FunctionLayer):
     def _shape(self, name):
         return self.normalized_shape
 
-    def _arguments(self):
-        return {"normalized_shape": self.normalized_shape if self.axis is None else None,
-                "weight": self.weight, "eps": self.eps, "axis": self.axis}
-
     def _check_axes(self, x):
         """The function does, if it sees their shape in weight."""
-        if self.weight is not None:
-            return
         axes = sorted(i % x.ndim for i in self.axis if -x.ndim <= i < x.ndim)
         shape = tuple(x.shape[i] for i in axes)
         if len(axes) == len(self.axis) and shape != self.normalized_shape:
@@ -122,11 +116,14 @@ class LayerNorm(_AxesNorm):
                     parameters)
 
     def _forward(self, x, where, out, training):
-        if self.axis is not None:
+        weight, eps, axis, activation = self.weight, self.eps, self.axis, self.activation
+        shape = self.normalized_shape if axis is None else None
+        if shape is None and weight is None:
             self._check_axes(x)
-        return _core.layer_norm(x, self.normalized_shape if self.axis is None else None,
-                                self.weight, self.bias, self.eps, axis=self.axis, where=where,
-                                out=out, return_moments=training, activation=self.activation)
+        y = _core.layer_norm(x, shape, weight, self.bias, eps, axis=axis, where=where, out=out,
+                             return_moments=training, activation=activation)
+        return y, training and {"normalized_shape": shape, "weight": weight, "eps": eps,
+                                "axis": axis, "activation": activation}
 
     def extra_repr(self):
         """What stands between the parentheses of the repr."""
@@ -193,11 +190,14 @@ class RMSNorm(_AxesNorm):
                     ("weight",) * affine)
 
     def _forward(self, x, where, out, training):
-        if self.axis is not None:
+        weight, eps, axis, activation = self.weight, self.eps, self.axis, self.activation
+        shape = self.normalized_shape if axis is None else None
+        if shape is None and weight is None:
             self._check_axes(x)
-        return _core.rms_norm(x, self.normalized_shape if self.axis is None else None, self.weight,
-                              self.eps, axis=self.axis, where=where, out=out,
-                              return_moments=training, activation=self.activation)
+        y = _core.rms_norm(x, shape, weight, eps, axis=axis, where=where, out=out,
+                           return_moments=training, activation=activation)
+        return y, training and {"normalized_shape": shape, "weight": weight, "eps": eps,
+                                "axis": axis, "activation": activation}
 
     def extra_repr(self):
         """What stands between the parentheses of the repr."""
@@ -276,13 +276,11 @@ class GroupNorm(FunctionLayer):
         return self.num_channels,
 
     def _forward(self, x, where, out, training):
-        return _core.group_norm(x, self.num_groups, self.weight, self.bias, self.eps,
-                                axis=self.axis, where=where, out=out, return_moments=training,
-                                activation=self.activation)
-
-    def _arguments(self):
-        return {"num_groups": self.num_groups, "weight": self.weight, "eps": self.eps,
-                "axis": self.axis}
+        weight, eps, activation = self.weight, self.eps, self.activation
+        y = _core.group_norm(x, self.num_groups, weight, self.bias, eps, axis=self.axis,
+                             where=where, out=out, return_moments=training, activation=activation)
+        return y, training and {"num_groups": self.num_groups, "weight": weight, "eps": eps,
+                                "axis": self.axis, "activation": activation}
 
     def extra_repr(self):
         """What stands between the parentheses of the repr."""
@@ -339,11 +337,9 @@ class LocalResponseNorm(FunctionLayer):
                     {"size": size, "alpha": alpha, "beta": beta, "k": k, "window": window})
 
     def _forward(self, x, where, out, training):
-        return _core.local_response_norm(x, out=out, **self._arguments())
-
-    def _arguments(self):
-        return {"size": self.size, "alpha": self.alpha, "beta": self.beta, "k": self.k,
-                "axis": self.axis, "window": self.window}
+        arguments = {"size": self.size, "alpha": self.alpha, "beta": self.beta, "k": self.k,
+                     "axis": self.axis, "window": self.window}
+        return _core.local_response_norm(x, out=out, **arguments), arguments
 
     def extra_repr(self):
         """What stands between the parentheses of the repr."""

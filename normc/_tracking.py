@@ -34,13 +34,14 @@ class _ChannelLayer(FunctionLayer):
         return () if name == "num_batches_tracked" else (self.num_features,)
 
     def _running(self):
+        """Those that calls go by, mean and variance; None: each goes by its own."""
         return self.running_mean, self.running_var
 
     def _forward(self, x, where, out, training):
         """One call at a time, where it updates the running statistics."""
         self._check_input(x)
         batch, running = training and not self.frozen, self._running()
-        updated = [a for a in running if a is not None] if batch else []
+        updated = [a for a in running or () if a is not None] if batch else []
         if not updated:
             return self._compute(x, where, out, training, batch, running, 0.0)
         with vars(self).setdefault("_lock", threading.RLock()):
@@ -56,11 +57,11 @@ class _ChannelLayer(FunctionLayer):
                              "'raise'")
         return result
 
-    def _arguments(self):
-        """In training: with running statistics if they are what a frozen layer went by."""
-        mean, var = self._running() if self.frozen else (None, None)
+    def _backward_arguments(self, batch, running):
+        """Those that all have; with running statistics, if the call goes by them."""
+        mean, var = (None, None) if batch or running is None else running
         return {"weight": self.weight, "eps": self.eps, "axis": self.axis, "running_mean": mean,
-                "running_var": var}
+                "running_var": var, "activation": self.activation}
 
     def _share(self):
         """The momentum of this call."""
@@ -97,7 +98,7 @@ class InstanceNorm(_ChannelLayer):
                              on_nonfinite=on_nonfinite, activation=activation)
 
     def _running(self):
-        return super()._running() if self.track_running_stats else (None, None)
+        return super()._running() if self.track_running_stats else None
 
     def _check_input(self, x):
         super()._check_input(x)
@@ -118,19 +119,21 @@ class InstanceNorm(_ChannelLayer):
         return np.expand_dims(a, int(self.axis in (0, -self._ranks[1])))
 
     def _compute(self, x, where, out, training, batch, running, momentum):
-        own, sampled = batch or not self.track_running_stats, (x, where, out)
+        own, sampled = batch or running is None, (x, where, out)
+        arguments = self._backward_arguments(batch, running)
         if x.ndim == self._ranks[0]:
             if isinstance(out, np.ndarray):
                 _same_shape(out, x, "out")
             sampled = [self._sampled(a, x) for a in sampled]
-        y = _core.instance_norm(sampled[0], *running, self.weight, self.bias, own, momentum,
-                                self.eps, axis=self.axis, where=sampled[1], out=sampled[2],
-                                return_moments=own and training, activation=self.activation)
+        y = _core.instance_norm(sampled[0], *(running or (None, None)), arguments["weight"],
+                                self.bias, own, momentum, arguments["eps"], axis=self.axis,
+                                where=sampled[1], out=sampled[2], return_moments=own and training,
+                                activation=arguments["activation"])
         if x.ndim > self._ranks[0]:
-            return y
+            return y, arguments
         y, *moments = y if isinstance(y, tuple) else (y,)
         y = y.reshape(x.shape) if out is None else out
-        return (y, *moments) if moments else y
+        return (y, *moments) if moments else y, arguments
 
     def _differentiate(self, grad, x, arguments, rectified=None):
         grad = _convert.gradient(grad, "grad")
@@ -267,14 +270,12 @@ class SwitchableNorm(_ChannelLayer):
         return (2 if self._ranks[1] == 2 else 3,) if logits else super()._shape(name)
 
     def _compute(self, x, where, out, training, batch, running, momentum):
-        return _core.switchable_norm(x, self.mean_weight, self.var_weight, self.weight, self.bias,
-                                     *running, batch, momentum, self.eps, axis=self.axis,
-                                     correction=self.correction, out=out, return_moments=training,
-                                     activation=self.activation)
-
-    def _arguments(self):
-        return {**super()._arguments(), "mean_weight": self.mean_weight,
-                "var_weight": self.var_weight, "correction": self.correction}
+        arguments = {**self._backward_arguments(batch, running), "mean_weight": self.mean_weight,
+                     "var_weight": self.var_weight, "correction": self.correction}
+        given = {**arguments, "running_mean": running[0], "running_var": running[1]}
+        y = _core.switchable_norm(x, bias=self.bias, training=batch, momentum=momentum, out=out,
+                                  return_moments=training, **given)
+        return y, arguments
 
     def _share(self):
         if self.momentum is not None or self.num_batches_tracked is None:

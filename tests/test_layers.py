@@ -940,3 +940,41 @@ def test_threads_on_one_layer(name, draw):
         other(batch)
         possible.append(other.backward(grads))
     assert any(np.array_equal(dx, p) for p in possible)
+
+
+@pytest.mark.parametrize("name", [n for n in LAYERS if not n.startswith("Batch")])
+def test_backward_goes_by_what_the_call_went_by(name, draw, monkeypatch):
+    """Whatever another thread assigns meanwhile."""
+    x, grad = draw(name)
+    layer, twin = make(name), make(name)
+
+    class Core:
+        def __getattr__(self, function):
+            def call(*args, **kwargs):
+                result = getattr(normc._core, function)(*args, **kwargs)
+                if not function.endswith("_backward"):
+                    for field in {"weight", "mean_weight", "running_mean"} & vars(layer).keys():
+                        if getattr(layer, field) is not None:
+                            setattr(layer, field, getattr(layer, field) * 3)
+                    for field, value in {"eps": 7.0, "beta": 1.0, "negative_slope": 0.7}.items():
+                        if field in vars(layer):
+                            setattr(layer, field, value)
+                    layer.freeze()
+                return result
+            return call
+
+    expected = twin(x), twin.backward(grad)
+    with monkeypatch.context() as patch:
+        for module in (normc._norms, normc._tracking, normc._activations):
+            patch.setattr(module, "_core", Core())
+        y = layer(x)
+    for got, right in zip((y, layer.backward(grad)), expected, strict=True):
+        assert_same_bits(got, right)
+
+
+@pytest.mark.parametrize("name", [n for n in LAYERS if n in PLAIN or n.startswith("Switch")])
+def test_layers_that_take_no_where(name, draw):
+    x, _ = draw(name)
+    for given in (x, np.ma.masked_array(x), x.tolist()):
+        with pytest.raises(TypeError, match="takes no where"):
+            make(name)(given, where=np.ones(x.shape, bool))
