@@ -388,7 +388,8 @@ print(*signal.pthread_sigmask(signal.SIG_BLOCK, []))
 def test_ctrl_c():
     """Comes after the call that it meets: its results are whole, and the next call works."""
     program = child.start("""
-import sys, numpy as np, normc
+import signal, sys, numpy as np, normc
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 normc.set_num_threads(3)
 x = np.random.default_rng(1).normal(size=(1500, 2000)) ** 3 + 7
 before, calls = x.copy(), 0
