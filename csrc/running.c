@@ -14,17 +14,19 @@ typedef union {
     char bytes[8 * CHUNK];
 } Chunk;
 
+/* Neighbours, of the machine's own byte order. */
+static int is_plain(const Vector *v)
+{
+    return v->step == itemsize(v->dtype) && !v->swapped;
+}
+
 static void read_chunk(const Vector *v, ptrdiff_t at, ptrdiff_t n, double *values)
 {
     Chunk c;
-    if (v->dtype == F32 && !v->swapped) { /* sooner than a kernel is found */
-        for (ptrdiff_t i = 0; i < n; i++) {
-            memcpy(c.narrow, v->data + (at + i) * v->step, sizeof *c.narrow);
-            values[i] = (double)c.narrow[0];
-        }
-        return;
-    }
-    kernels(v->dtype)->pack(&c, v->data + at * v->step, v->step, v->swapped, n);
+    if (v->dtype >= F32 && is_plain(v)) /* sooner than a kernel is found */
+        memcpy(&c, v->data + at * v->step, (size_t)(n * v->step));
+    else
+        kernels(v->dtype)->pack(&c, v->data + at * v->step, v->step, v->swapped, n);
     for (ptrdiff_t i = 0; i < n; i++)
         values[i] = v->dtype == F64 ? c.wide[i] : (double)c.narrow[i];
 }
@@ -61,7 +63,14 @@ static void write_chunk(const Vector *v, ptrdiff_t at, ptrdiff_t n, const double
 {
     const ptrdiff_t size = itemsize(v->dtype);
     Chunk to;
+    int keep = 0;
     round_chunk(v->dtype, values, n, to.bytes);
+    for (ptrdiff_t i = 0; i < n; i++)
+        keep |= batch[at + i].keep;
+    if (!keep && is_plain(v)) {
+        memcpy(v->data + at * size, &to, (size_t)(n * size));
+        return;
+    }
     for (ptrdiff_t i = 0; i < n; i++)
         for (ptrdiff_t j = 0; j < size && !batch[at + i].keep; j++)
             v->data[(at + i) * v->step + j] = to.bytes[i * size + (v->swapped ? size - 1 - j : j)];
