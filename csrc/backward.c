@@ -37,17 +37,20 @@ static void folds_of(const Drive *d, const ptrdiff_t at[STEPS], ptrdiff_t count,
     }
 }
 
-/* ---- rows of floats or halves in whose way nothing stands: vectors fold them ------------ */
+/* ---- floats or halves in whose way nothing stands: vectors fold them -------------------- */
+
+static const double none[TILE];
 
 static int quick_statistics(const Drive *d, const ptrdiff_t at[STEPS], ptrdiff_t groups,
                             Statistics *own)
 {
     const Work *w = d->w;
+    const Summing how = {.k = w->plan->form == COLS ? none : NULL};
     Sums s;
     if (d->moments)
         return w->kernels->fold_moments(d->moments + stat_of(w, at), stat_step(w), groups,
                                         &w->finish, own);
-    sum_shared(w, at, groups, &(Summing){.k = NULL}, &s);
+    sum_shared(w, at, groups, &how, &s);
     return w->kernels->finish(&s, groups, &w->finish, own);
 }
 
@@ -66,7 +69,27 @@ static void apply_carefully(const Drive *d, const ptrdiff_t at[STEPS], ptrdiff_t
     apply(d->w, at, count, f, lines, NULL);
 }
 
-/* The dots of parts with a weight each are kept; s: those of their groups. */
+/* The dots of groups with a weight each are kept, and weighted in s. */
+static void keep_dots(const Drive *d, const ptrdiff_t at[STEPS], ptrdiff_t groups,
+                      const float *weight, const Statistics *own, Sums *s)
+{
+    const ptrdiff_t step = across(d->w->plan)->step[STAT];
+    double *const r = s->hi[0], *const q = s->hi[1];
+    Dot *dot = d->dots + at[STAT];
+    for (ptrdiff_t g = 0; g < groups && s->joined; g++) {
+        r[g] = total(sum_of(s, 0, g));
+        q[g] = total(sum_of(s, 1, g));
+    }
+    for (ptrdiff_t g = 0; g < groups; g++, dot += step) {
+        const double slope = q[g] * own->rstd[g];
+        *dot = (Dot){r[g], slope};
+        r[g] *= weight[g];
+        q[g] = slope * weight[g];
+    }
+    s->joined = 0;
+}
+
+/* Those of parts with a weight each; s: of their groups. */
 static void share_dots(const Drive *d, const ptrdiff_t at[STEPS], ptrdiff_t groups,
                        const float *weight, const Statistics *own, Sums *s)
 {
@@ -93,11 +116,17 @@ static void to_parts(ptrdiff_t groups, ptrdiff_t parts, float *values)
             values[--i] = values[g];
 }
 
+/* Columns come in whole lanes. */
+static void fill_lanes(ptrdiff_t count, double *values)
+{
+    for (; count % LANES; count++)
+        values[count] = 0;
+}
+
 /* 0: something stands in their way, and nothing is done that is not done anew. */
 static int back_quick(const Drive *d, const ptrdiff_t at[STEPS], ptrdiff_t count, double *params,
                       Lines *lines)
 {
-    static const double none[TILE];
     const Work *w = d->w;
     const ptrdiff_t parts = w->parts, groups = means(w, count);
     const ptrdiff_t step = across(w->plan)->step[PARAM];
@@ -110,6 +139,8 @@ static int back_quick(const Drive *d, const ptrdiff_t at[STEPS], ptrdiff_t count
     for (ptrdiff_t i = 0, g = 0; g < groups && parts > 1; g++)
         for (ptrdiff_t p = 0; p < parts; p++)
             k[i++] = own.mean[g];
+    fill_lanes(count, parts > 1 ? k : own.mean);
+    fill_lanes(groups, own.rstd);
     /* parts have no weights along their elements, and need no rstd yet */
     const Deviations about = {parts > 1 ? k : own.mean, none, parts > 1 ? none : own.rstd};
     const Weighing by = {about, params, d->pitch};
@@ -117,7 +148,7 @@ static int back_quick(const Drive *d, const ptrdiff_t at[STEPS], ptrdiff_t count
     if (!w->vector) {
         for (ptrdiff_t i = 0; i < count; i++)
             weight[i] = w->weight ? ((const float *)w->weight)[at[PARAM] + i * step] : 1;
-        share_dots(d, at, groups, weight, &own, &s);
+        (parts > 1 ? share_dots : keep_dots)(d, at, groups, weight, &own, &s);
     }
     int carried = w->kernels->fold_sums(&s, groups, &w->finish, &own);
     if (carried) {
@@ -278,8 +309,7 @@ static void sum_chunks(const Drive *d, ptrdiff_t chunks, Gradient *job)
 
 static int nothing_in_way(const Work *w)
 {
-    return w->plan->form == ROWS && w->t->dtype != F64 && !w->t->mask && !w->blended &&
-           w->batch <= w->tile;
+    return w->t->dtype != F64 && !w->t->mask && !w->blended && w->batch <= w->tile;
 }
 
 /* Elements of one weight each, group after group. */

@@ -106,6 +106,15 @@ static ptrdiff_t next_block(const Plan *p, const Piece *c, ptrdiff_t size)
                          : c->count * size;
 }
 
+/* Lanes to which the rows of runs of n go, made a power of two. */
+static int lanes_used(ptrdiff_t n)
+{
+    int lanes = 1;
+    while (lanes < n && lanes < LANES)
+        lanes *= 2;
+    return lanes;
+}
+
 /* A block of columns, run by run in strips whose lines stay in cache while lanes are walked.
  * at_once: the block is one run, and one strip. */
 static OWN_FRAME void sum_cols(const Work *w, const Piece *c, const Summing *how, ptrdiff_t param,
@@ -119,13 +128,17 @@ static OWN_FRAME void sum_cols(const Work *w, const Piece *c, const Summing *how
     const ptrdiff_t size = p->pack ? arithsize(t->dtype) : itemsize(t->dtype);
     const ptrdiff_t width = c->count, end = c->i + c->n;
     const ptrdiff_t strip = strip_of(p, width, at_once);
+    const int used = lanes_used(c->n);
     Scratch xs, gs;
-    for (ptrdiff_t l = 0; !at_once && l < 2 * LANES; l++)
+    for (ptrdiff_t l = c->n; !at_once && l < used; l++) { /* no row goes there */
         memset(lanes + l * PITCH, 0, (size_t)(width + LANES) * sizeof *lanes);
+        memset(lanes + (LANES + l) * PITCH, 0, (size_t)(width + LANES) * sizeof *lanes);
+    }
     for (ptrdiff_t run = c->run; run < c->run + c->runs; run++)
         for (ptrdiff_t i = c->i; i < end; i += strip) {
             const Piece s = {c->at, width, run, 1, i, end - i < strip ? end - i : strip};
             const ptrdiff_t here_param = param + i - c->i;
+            const int resume = run > c->run || i > c->i;
             ptrdiff_t here[STEPS];
             memcpy(here, c->at, sizeof here);
             locate(p->run, p->nrun, run, here);
@@ -145,14 +158,15 @@ static OWN_FRAME void sum_cols(const Work *w, const Piece *c, const Summing *how
             }
             if (by)
                 w->walk->dots_cols(&x, &g, s.n, width, &by->about, weights(w, here_param),
-                                   by->params ? by->params + here_param : NULL, by->pitch, lanes);
+                                   by->params ? by->params + here_param : NULL, by->pitch, resume,
+                                   lanes);
             else if (at_once)
                 w->walk->take_run_cols(x.at, x.step, next_block(p, &s, size), s.n, width, k, sums);
             else
-                w->walk->take_cols(x.at, x.step, s.n, width, k, lanes);
+                w->walk->take_cols(x.at, x.step, s.n, width, k, resume, lanes);
         }
     if (!at_once)
-        w->walk->fold_cols(lanes, width, sums);
+        w->walk->fold_cols(lanes, used, width, sums);
 }
 
 /* One by one, as rows were summed: a load of several would wait until their stores, and all before,
