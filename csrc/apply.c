@@ -294,6 +294,12 @@ int apply_dx(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, const St
     return memchr(wide, 1, (size_t)count) != NULL;
 }
 
+void apply_made(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, const Affine *made,
+                Lines *lines)
+{
+    apply_fast(w, at, count, NULL, made, lines, NULL);
+}
+
 /* In scratch, where they lie since they were taken. */
 static void apply_kept(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, const Fold *f,
                        char *x)

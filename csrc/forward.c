@@ -48,7 +48,7 @@ static int finish_made(const Work *w, ptrdiff_t count, Batch *b)
                            .stream = w->stream};
         return 1;
     }
-    if (w->vector || !w->mild || across(w->plan)->step[PARAM] != 1 || b->count > TILE)
+    if (w->vector || !w->mild || across(w->plan)->step[PARAM] != 1)
         return 0;
     b->with = (Affine){.hi = b->params[0],
                        .lo = b->params[1],
@@ -57,7 +57,7 @@ static int finish_made(const Work *w, ptrdiff_t count, Batch *b)
                        .cut = w->cut,
                        .stream = w->stream};
     return w->kernels->fold_params(own, count, w->parts, parameters(w, w->weight, b->at[PARAM]),
-                                   parameters(w, w->bias, b->at[PARAM]), b->params);
+                                   parameters(w, w->bias, b->at[PARAM]), b->params[0], TILE);
 }
 
 static void finish(const Drive *d, Batch *b, double *k, Sums *s)
@@ -69,7 +69,8 @@ static void finish(const Drive *d, Batch *b, double *k, Sums *s)
     const int quick = finish_quick(w, count, s, &b->own);
     if (!quick)
         settle(w, b->at, count, k, s, m);
-    b->made = quick && w->piped && finish_made(w, count, b);
+    const int made = w->piped || w->plan->form == COLS;
+    b->made = quick && made && b->count <= w->tile && finish_made(w, count, b);
     for (ptrdiff_t g = 0; g < count && !b->made; g++)
         if (quick)
             b->f[g] = (Fold){.hi = own->hi[g], .lo = own->rest[g], .rstd = own->rstd[g]};
@@ -112,7 +113,9 @@ static OWN_FRAME void take_in(const Drive *d, ptrdiff_t item, Lines *lines, Scra
     shifts(w, b.at, means(w, b.count), k);
     sum_shared(w, b.at, means(w, b.count), &(Summing){.k = k, .kept = kept}, &s);
     finish(d, &b, k, &s);
-    if (w->t->y && !w->blended)
+    if (w->t->y && b.made)
+        apply_made(w, b.at, b.count, &b.with, lines);
+    else if (w->t->y && !w->blended)
         apply(w, b.at, b.count, b.f, lines, kept);
 }
 
@@ -288,19 +291,24 @@ static int by_phase(const Work *w)
     return failed ? -1 : 0;
 }
 
-/* The statistics are given. What every channel is made with, of all at once, if nothing stands in
- * their way. */
-static int tabulate_quick(Work *w, ptrdiff_t channels, float params[4][TILE])
+/* The statistics are given. What every channel is made with, if nothing stands in the way of any;
+ * values: four rows. */
+static int tabulate_quick(Work *w, ptrdiff_t channels, float *values)
 {
     const Job *job = w->job;
-    Statistics s;
-    if (w->t->dtype == F64 || w->plan->pack || !w->mild || channels > TILE ||
-        across(w->plan)->step[PARAM] != 1 ||
-        !w->kernels->fold_channels(job->given_mean, job->given_var, channels, &w->finish, &s) ||
-        !w->kernels->fold_params(&s, channels, 1, w->weight, w->bias, params))
+    if (w->t->dtype == F64 || w->plan->pack || !w->mild || across(w->plan)->step[PARAM] != 1)
         return 0;
-    w->table = params;
-    w->pitch = TILE;
+    for (ptrdiff_t c = 0; c < channels; c += TILE) {
+        const ptrdiff_t n = channels - c < TILE ? channels - c : TILE;
+        Statistics s;
+        if (!w->kernels->fold_channels(job->given_mean + c, job->given_var + c, n, &w->finish,
+                                       &s) ||
+            !w->kernels->fold_params(&s, n, 1, parameters(w, w->weight, c),
+                                     parameters(w, w->bias, c), values + c, channels))
+            return 0;
+    }
+    w->table = values;
+    w->pitch = channels;
     return 1;
 }
 
@@ -308,16 +316,21 @@ static int by_channel(Work *w)
 {
     const ptrdiff_t channels = w->t->shape[w->job->axis];
     const ptrdiff_t size = ROWS_OF_PARAMS * arithsize(w->t->dtype) + (ptrdiff_t)sizeof(Fold);
-    float params[4][TILE];
+    const int few = channels <= TILE;
+    float own[4 * TILE];
+    void *room = NULL; /* of a table, and folds before it */
     Fold *folds = NULL;
-    if (!tabulate_quick(w, channels, params)) {
-        if (!(folds = malloc((size_t)(channels * size))))
+    if (!few || !tabulate_quick(w, channels, own)) {
+        if (!(room = malloc((size_t)(channels * size))))
             return -1;
-        fold_given(w, channels, folds);
-        tabulate(w, folds, channels, folds + channels);
+        if (few || !tabulate_quick(w, channels, room)) {
+            folds = room;
+            fold_given(w, channels, folds);
+            tabulate(w, folds, channels, folds + channels);
+        }
     }
     parallel(w->threads, w->items, apply_items, &(Drive){w, NULL, folds, PARAM});
-    free(folds);
+    free(room);
     return 0;
 }
 

@@ -339,6 +339,8 @@ void spread(const Work *, const ptrdiff_t at[STEPS], ptrdiff_t count, Fold *f);
  * all. */
 void apply(const Work *, const ptrdiff_t at[STEPS], ptrdiff_t count, const Fold *, Lines *,
            Scratch *);
+/* At most w->tile groups, by what they are made with. */
+void apply_made(const Work *, const ptrdiff_t at[STEPS], ptrdiff_t count, const Affine *, Lines *);
 /* Makes the dx of at most w->tile groups; weight: of each, NULL: along their elements. 1: some are
  * not finite, float may not have carried them. */
 int apply_dx(const Work *, const ptrdiff_t at[STEPS], ptrdiff_t count, const Statistics *,
