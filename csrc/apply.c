@@ -1,6 +1,6 @@
 /* One pass that writes: y = ((x - hi) - lo) * scale + shift, or dx = ((g * weight - mean) -
  * ((x - hi) - lo) * slope) * rstd. */
-#include "work.h"
+#include "abreast.h"
 #include <math.h>
 
 void applying(Applying *a, const ptrdiff_t at[STEPS], ptrdiff_t count, const Fold *f,
@@ -206,7 +206,8 @@ static OWN_FRAME void apply_piece(const Work *w, const Piece *c, Applying *a, ch
 typedef struct {
     const Work *w;
     const ptrdiff_t *at;
-    ptrdiff_t count, piece, along; /* pieces of a run */
+    ptrdiff_t count, piece, along; /* pieces of a run; flat: of all runs */
+    int flat;
     const Fold *f;
     const Affine *made; /* of a gradient, in place of the folds; or NULL */
     char *wide;
@@ -219,6 +220,19 @@ void apply_tabled(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, Lin
     affine(w, w->table, w->pitch, at[PARAM], &own);
     applying(&a, at, count, NULL, &own, NULL, lines);
     apply_rows(w, &a, 0, NULL);
+}
+
+static OWN_FRAME void apply_flat(const Pieces *s, Share *share, Applying *a, int back, char *wide)
+{
+    const Plan *p = s->w->plan;
+    const ptrdiff_t rows = p->runs * p->n;
+    Abreast b;
+    set_params(s->w, a, s->at[PARAM]);
+    abreast_open(s->w, s->at, s->count, a->s, &b);
+    for (ptrdiff_t item; next_item(share, &item);) {
+        const ptrdiff_t i = (back ? s->along - 1 - item : item) * s->piece;
+        apply_abreast(s->w, &b, i, rows - i < s->piece ? rows - i : s->piece, wide);
+    }
 }
 
 /* Backwards where a group was taken and does not stay in the nearest cache: what was taken last is
@@ -241,6 +255,8 @@ static OWN_FRAME void apply_pieces(const Pieces *s, Share *share, Lines *lines)
     const int rows = p->form == ROWS && !p->pack;
     if (rows && w->inside == 1)
         apply_rows(w, &a, back, wide);
+    else if (s->flat)
+        apply_flat(s, share, &a, back, wide);
     for (ptrdiff_t item; (!rows || w->inside > 1) && next_item(share, &item);) {
         const ptrdiff_t q = back ? last - item : item, i = q % s->along * s->piece;
         const ptrdiff_t n = p->n - i < s->piece ? p->n - i : s->piece;
@@ -266,16 +282,19 @@ static void apply_share(void *context, Share *share)
 static void apply_fast(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, const Fold *f,
                        const Affine *made, Lines *lines, char wide[TILE])
 {
-    enum { NEAR = 256 };
+    enum { NEAR = 256, FLAT = 1 << 14 };
     const Plan *p = w->plan;
-    const ptrdiff_t whole = w->inside > 1 && p->n > SPAN ? SPAN : p->n;
-    const ptrdiff_t piece = p->pack ? BLOCK / count : p->form == COLS ? NEAR : whole;
-    const ptrdiff_t along = p->n > piece ? (p->n - 1) / piece + 1 : 1;
-    const Pieces s = {w, at, count, piece, along, f, made, wide};
+    const int flat = p->flat && !w->vector && count == across(p)->n;
+    const ptrdiff_t runs = flat ? 1 : p->runs, n = flat ? p->runs * p->n : p->n;
+    const ptrdiff_t whole = w->inside > 1 && n > SPAN ? SPAN : n;
+    const ptrdiff_t few = flat && FLAT / count > NEAR ? FLAT / count / LANES * LANES : NEAR;
+    const ptrdiff_t piece = p->pack ? BLOCK / count : p->form == COLS ? few : whole;
+    const ptrdiff_t along = n > piece ? (n - 1) / piece + 1 : 1;
+    const Pieces s = {w, at, count, piece, along, flat, f, made, wide};
     if (w->inside > 1)
-        parallel(w->inside, p->runs * s.along, apply_share, (void *)&s);
+        parallel(w->inside, runs * s.along, apply_share, (void *)&s);
     else
-        apply_pieces(&s, &(Share){.last = p->runs * s.along, .alone = 1}, lines);
+        apply_pieces(&s, &(Share){.last = runs * s.along, .alone = 1}, lines);
 }
 
 int apply_dx(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, const Statistics *made,

@@ -1,4 +1,5 @@
 /* The table of norms: which elements share; a job's axes. */
+#include "kernels.h"
 #include "norm.h"
 #include "plans.h"
 
@@ -89,11 +90,22 @@ int walked(const Job *job)
     return job->given_mean && !job->t.g && !table[job->kind].blended && bytes > NEAR;
 }
 
-/* A run is what one channel has of an example, or, if that is one element, of all; but for the
- * gradients of the parameters. */
+/* Few channels, which lie nearest: rows of all of them follow each other. */
+static int channels_last(const Job *job)
+{
+    const Tensors *t = &job->t;
+    const ptrdiff_t channels = t->shape[job->axis], last = channels * itemsize(t->dtype);
+    int i = t->ndim - 1;
+    while (i >= 0 && (i == job->axis || t->shape[i] == 1))
+        i--;
+    return channels <= TILE && i >= 0 && t->xstep[i] == last;
+}
+
+/* A run is what one channel has of an example, or, if that is one element, or channels are nearer,
+ * of all; but for the gradients of the parameters. */
 static int shares_n(const Job *job)
 {
-    return walked(job) ? flat(job) : table[job->kind].over_n;
+    return walked(job) ? flat(job) || channels_last(job) : table[job->kind].over_n;
 }
 
 /* (N, C, P): the first axis that is not the channels, the channels, the rest. */

@@ -117,6 +117,19 @@ static int dense(const Loop *l, const Tensors *t)
            (l->step[X] == size && (!t->y || l->step[Y] == size) && (!t->g || l->step[G] == size));
 }
 
+/* Of columns that are dense. */
+static int follow_each_other(const Plan *p, const Tensors *t)
+{
+    const Loop *in = &p->inner[0], *run = &p->run[0];
+    const ptrdiff_t row = across(p)->n * itemsize(t->dtype);
+    const char *const arrays[] = {[X] = t->x, [Y] = t->y, [G] = t->g};
+    for (int s = X; s <= G; s++)
+        if (arrays[s] &&
+            ((p->n > 1 && in->step[s] != row) || (p->runs > 1 && run->step[s] != p->n * row)))
+            return 0;
+    return p->nrun == 1 && !in->step[PARAM] && !run->step[PARAM];
+}
+
 /* The kernels of a form walk floats and doubles whose innermost loop is dense. */
 static void choose(Plan *p, const Tensors *t, Form form)
 {
@@ -126,12 +139,13 @@ static void choose(Plan *p, const Tensors *t, Form form)
     const int plain = (t->dtype >= F32 || kernels(t->dtype)->direct) && !t->swapped && !t->mask &&
                       (!t->g || (t->gdtype == t->dtype && !t->gswapped));
     p->pack = !(dense_enough && p->ninner == 1 && plain && aligned(p, t));
+    p->flat = form == COLS && !p->pack && follow_each_other(p, t);
 }
 
 void plan_make(Plan *p, int naxes, const Loop *axes, const char *shared, const Tensors *t,
                int sorted)
 {
-    enum { COLS_MIN = 8 }; /* fewer columns leave most of a vector empty */
+    enum { COLS_MIN = 8 }; /* fewer columns leave most of a vector empty, unless rows fill it */
     keep(p, naxes, axes, shared, sorted);
     share(p, naxes, axes, shared);
     p->groups = extent(p->kept, p->nkept);
@@ -143,7 +157,9 @@ void plan_make(Plan *p, int naxes, const Loop *axes, const char *shared, const T
     const Loop *row = &p->inner[p->ninner - 1], *col = across(p);
     const int nearer =
         p->n == 1 || (!dense(row, t) && magnitude(col->step[X]) < magnitude(row->step[X]));
-    choose(p, t, nearer && col->n >= COLS_MIN ? COLS : ROWS);
+    choose(p, t, nearer ? COLS : ROWS);
+    if (nearer && col->n < COLS_MIN && !p->flat)
+        choose(p, t, ROWS);
 }
 
 void plan_columns(Plan *p, const Tensors *t)

@@ -26,6 +26,8 @@ enum { MAXLOOPS = MAXD + 1 }; /* a channel axis may be split in two: (N, C) */
 typedef struct {
     Form form;
     int pack;
+    int flat; /* COLS: rows of all columns follow each other without a gap, in every array, run
+               * after run; and have no parameters of their own */
     int nkept, nrun, ninner; /* at least 1; loops of extent 1 stand only where there is no other */
     Loop kept[MAXLOOPS], run[MAXLOOPS], inner[MAXLOOPS];
     ptrdiff_t groups, runs, n;
