@@ -69,7 +69,7 @@ static void finish(const Drive *d, Batch *b, double *k, Sums *s)
     const int quick = finish_quick(w, count, s, &b->own);
     if (!quick)
         settle(w, b->at, count, k, s, m);
-    const int made = w->piped || w->plan->form == COLS;
+    const int made = w->piped || (w->plan->form == COLS && !w->blended);
     b->made = quick && made && b->count <= w->tile && finish_made(w, count, b);
     for (ptrdiff_t g = 0; g < count && !b->made; g++)
         if (quick)
