@@ -95,7 +95,7 @@ static void sweep_rows_vector(Bench *b)
 static void take_cols(Bench *b)
 {
     for (ptrdiff_t c = 0; c < N; c += WIDTH)
-        b->k->take_cols(b->x + c * b->size, row(b), b->rows, WIDTH, b->sums + 2 * TILE, 1,
+        b->k->take_cols(b->x + c * b->size, row(b), b->rows, WIDTH, b->sums + 2 * TILE, LANES, 1,
                         b->lanes);
 }
 
@@ -134,7 +134,8 @@ static void dots_cols(Bench *b)
 {
     for (ptrdiff_t c = 0; c < N; c += WIDTH) {
         const Walk x = walk(b, b->x + c * b->size), g = walk(b, b->g + c * b->size);
-        b->k->dots_cols(&x, &g, b->rows, WIDTH, &b->about, NULL, NULL, 0, 1, b->lanes);
+        b->k->dots_cols(&x, &g, b->rows, WIDTH, &b->about, NULL, NULL, 0, LANES, 1,
+                        b->lanes);
     }
 }
 

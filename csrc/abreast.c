@@ -62,3 +62,76 @@ void apply_abreast(const Work *w, const Abreast *b, ptrdiff_t first, ptrdiff_t n
     apply_wide(w, b, first, whole, b->abreast * b->columns, wide);
     apply_wide(w, b, first + n - rest, rest > 0, rest * b->columns, wide);
 }
+
+/* ---- sums ---------------------------------------------------------------------------- */
+
+/* Lanes that rows go to in turn. */
+static ptrdiff_t period_of(const Piece *c)
+{
+    return c->n < LANES ? c->n : LANES;
+}
+
+/* Do so many rows go abreast? */
+static int is_narrow(const Work *w, const Piece *c)
+{
+    enum { NARROW = 2 * LANES };
+    const ptrdiff_t columns = c->count;
+    return columns < NARROW && columns % LANES && columns == across(w->plan)->n &&
+           c->runs * c->n >= 2 * period_of(c);
+}
+
+int sums_flat(const Work *w, const Piece *c, int at_once)
+{
+    const int lanes_go_on = c->runs == 1 || c->n <= LANES || c->n % LANES == 0;
+    return w->plan->flat && lanes_go_on && (is_narrow(w, c) || !at_once);
+}
+
+/* Rows `from` .. from + n - 1 of the block, every `each` of them as one. */
+static void sum_rows(const Work *w, const Piece *c, const Summing *how, const Deviations *about,
+                     ptrdiff_t from, ptrdiff_t n, ptrdiff_t each, double *lanes)
+{
+    const Plan *p = w->plan;
+    const ptrdiff_t first = c->run * p->n + c->i + from, period = each > 1 ? 1 : period_of(c);
+    const ptrdiff_t xstep = p->inner[0].step[X], gstep = p->inner[0].step[G];
+    const Walk x = {w->t->x + c->at[X] + first * xstep, each * xstep, 0, 0};
+    if (how->by) {
+        const Walk g = {w->t->g + c->at[G] + first * gstep, each * gstep, 0, 0};
+        w->walk->dots_cols(&x, &g, n, each * c->count, about, NULL, NULL, 0, period, from > 0,
+                           lanes);
+    } else {
+        w->walk->take_cols(x.at, x.step, n, each * c->count, about->k, period, from > 0, lanes);
+    }
+}
+
+/* As many rows abreast as there are lanes; the last ones join them after. */
+static OWN_FRAME void sum_narrow(const Work *w, const Piece *c, const Summing *how,
+                                 const Deviations *about, double *lanes)
+{
+    const ptrdiff_t each = period_of(c), rows = c->runs * c->n, rest = rows % each;
+    const ptrdiff_t bytes = c->count * (ptrdiff_t)sizeof(double);
+    char wide[3][TILE * sizeof(double)];
+    Deviations repeats = {repeated(about->k, bytes, each, wide[0]), NULL, NULL};
+    if (how->by) {
+        repeats.lo = repeated(about->lo, bytes, each, wide[1]);
+        repeats.rstd = repeated(about->rstd, bytes, each, wide[2]);
+    }
+    sum_rows(w, c, how, &repeats, 0, rows / each, each, lanes);
+    for (int o = 0; o < 2; o++)
+        for (ptrdiff_t l = 1; l < each; l++)
+            memcpy(lanes + (o * LANES + l) * PITCH, lanes + o * LANES * PITCH + l * c->count,
+                   (size_t)bytes);
+    if (rest)
+        sum_rows(w, c, how, about, rows - rest, rest, 1, lanes);
+}
+
+void sum_flat(const Work *w, const Piece *c, const Summing *how, double *sums)
+{
+    _Alignas(LINE) double lanes[2 * LANES * PITCH];
+    const Deviations k = {how->k, NULL, NULL}, *about = how->by ? &how->by->about : &k;
+    lanes_clear(lanes, c->n, c->count);
+    if (is_narrow(w, c))
+        sum_narrow(w, c, how, about, lanes);
+    else
+        sum_rows(w, c, how, about, 0, c->runs * c->n, 1, lanes);
+    w->walk->fold_cols(lanes, lanes_used(c->n), c->count, sums);
+}

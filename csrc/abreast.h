@@ -20,7 +20,24 @@ void abreast_open(const Work *, const ptrdiff_t at[STEPS], ptrdiff_t columns, co
                   Abreast *);
 void apply_abreast(const Work *, const Abreast *, ptrdiff_t first, ptrdiff_t n, char wide[TILE]);
 
-/* Is a block of so many columns summed like that? */
-int sums_abreast(const Work *, const Piece *block, const Summing *);
-void sum_abreast(const Work *, const Piece *block, const Summing *, double *sums);
+/* Is a block summed by sum_flat(), its runs as one? at_once: else it is one run, and one strip. */
+int sums_flat(const Work *, const Piece *block, int at_once);
+void sum_flat(const Work *, const Piece *block, const Summing *, double *sums);
+
+/* Lanes to which the rows of runs of n go, made a power of two. */
+static inline int lanes_used(ptrdiff_t n)
+{
+    int lanes = 1;
+    while (lanes < n && lanes < LANES)
+        lanes *= 2;
+    return lanes;
+}
+
+/* Those of them to which none goes; the others need not be. */
+static inline void lanes_clear(double lanes[2 * LANES * PITCH], ptrdiff_t n, ptrdiff_t width)
+{
+    for (ptrdiff_t l = n; l < lanes_used(n); l++)
+        for (int o = 0; o < 2; o++)
+            memset(lanes + (o * LANES + l) * PITCH, 0, (size_t)(width + LANES) * sizeof *lanes);
+}
 #endif

@@ -1,6 +1,6 @@
 /* The sums of an item's groups, block by block, in the order that csrc/README.md defines: of x for
  * the moments, of x and the gradient for the dots. */
-#include "work.h"
+#include "abreast.h"
 #include <stdint.h>
 
 /* Of the elements of a run from its parameter on; NULL: the run has one weight. */
@@ -106,15 +106,6 @@ static ptrdiff_t next_block(const Plan *p, const Piece *c, ptrdiff_t size)
                          : c->count * size;
 }
 
-/* Lanes to which the rows of runs of n go, made a power of two. */
-static int lanes_used(ptrdiff_t n)
-{
-    int lanes = 1;
-    while (lanes < n && lanes < LANES)
-        lanes *= 2;
-    return lanes;
-}
-
 /* A block of columns, run by run in strips whose lines stay in cache while lanes are walked.
  * at_once: the block is one run, and one strip. */
 static OWN_FRAME void sum_cols(const Work *w, const Piece *c, const Summing *how, ptrdiff_t param,
@@ -128,12 +119,9 @@ static OWN_FRAME void sum_cols(const Work *w, const Piece *c, const Summing *how
     const ptrdiff_t size = p->pack ? arithsize(t->dtype) : itemsize(t->dtype);
     const ptrdiff_t width = c->count, end = c->i + c->n;
     const ptrdiff_t strip = strip_of(p, width, at_once);
-    const int used = lanes_used(c->n);
     Scratch xs, gs;
-    for (ptrdiff_t l = c->n; !at_once && l < used; l++) { /* no row goes there */
-        memset(lanes + l * PITCH, 0, (size_t)(width + LANES) * sizeof *lanes);
-        memset(lanes + (LANES + l) * PITCH, 0, (size_t)(width + LANES) * sizeof *lanes);
-    }
+    if (!at_once)
+        lanes_clear(lanes, c->n, width);
     for (ptrdiff_t run = c->run; run < c->run + c->runs; run++)
         for (ptrdiff_t i = c->i; i < end; i += strip) {
             const Piece s = {c->at, width, run, 1, i, end - i < strip ? end - i : strip};
@@ -158,15 +146,15 @@ static OWN_FRAME void sum_cols(const Work *w, const Piece *c, const Summing *how
             }
             if (by)
                 w->walk->dots_cols(&x, &g, s.n, width, &by->about, weights(w, here_param),
-                                   by->params ? by->params + here_param : NULL, by->pitch, resume,
-                                   lanes);
+                                   by->params ? by->params + here_param : NULL, by->pitch, LANES,
+                                   resume, lanes);
             else if (at_once)
                 w->walk->take_run_cols(x.at, x.step, next_block(p, &s, size), s.n, width, k, sums);
             else
-                w->walk->take_cols(x.at, x.step, s.n, width, k, resume, lanes);
+                w->walk->take_cols(x.at, x.step, s.n, width, k, LANES, resume, lanes);
         }
     if (!at_once)
-        w->walk->fold_cols(lanes, used, width, sums);
+        w->walk->fold_cols(lanes, lanes_used(c->n), width, sums);
 }
 
 /* One by one, as rows were summed: a load of several would wait until their stores, and all before,
@@ -219,7 +207,9 @@ static void sum_block(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count,
         locate(p->run, p->nrun, c.run, here);
         here[PARAM] += c.i;
     }
-    if (p->form == COLS)
+    if (p->form == COLS && sums_flat(w, &c, at_once))
+        sum_flat(w, &c, how, sum);
+    else if (p->form == COLS)
         sum_cols(w, &c, how, here[PARAM], at_once, sum, included);
     else
         sum_rows(w, &c, how, here[PARAM], sum, included);

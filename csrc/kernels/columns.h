@@ -24,10 +24,10 @@ INLINE void ask_row(const void *row, ptrdiff_t ahead, ptrdiff_t bytes)
         __builtin_prefetch((const char *)row + ahead + i, 0, 2);
 }
 
-/* Of `left` rows, those of a strip that go to lane l. */
-INLINE ptrdiff_t rows_of_lane(ptrdiff_t left, ptrdiff_t l)
+/* Of `left` rows, which go to `period` lanes in turn, those of a strip that go to lane l. */
+INLINE ptrdiff_t rows_of_lane(ptrdiff_t left, ptrdiff_t l, ptrdiff_t period)
 {
-    return left < STRIP ? (left - l - 1) / LANES + 1 : DEEP;
+    return left < DEEP * period ? (left - l - 1) / period + 1 : DEEP;
 }
 
 /* `rows` rows that go to one lane, at most DEEP, xstep and gstep bytes apart: at most WIDE columns
