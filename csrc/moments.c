@@ -185,7 +185,10 @@ static void sample_all(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count
     for (ptrdiff_t g = 0; g < count; g++) {
         double x[SAMPLE];
         for (int j = 0; j < SAMPLE; j++)
-            w->kernels->pack(&x[j], from[j] + g * step, sizeof(double), w->t->swapped, 1);
+            if (w->t->swapped)
+                w->kernels->pack(&x[j], from[j] + g * step, sizeof(double), 1, 1);
+            else /* sooner than a kernel is called */
+                memcpy(&x[j], from[j] + g * step, sizeof(double));
         k[g] = sample(x);
     }
 }

@@ -120,11 +120,14 @@ def cases_of(n):
     return [
         Case("batch_norm", (a, 4, b)),
         Case("batch_norm", (a, b, row), -1),
+        Case("batch_norm", (a, b, 3), -1),
         Case("batch_norm", (n, row)),
+        Case("batch_norm", (n, 13)),
         Case("instance_norm", (2, 2, a, b)),
         Case("instance_norm", (2, n, row), -1),
         Case("group_norm", (2, 2 * a, b), 1, 2),
         Case("group_norm", (2, b, 17 * a), -1, 17),
+        Case("instance_norm", (2, n, 4), -1),
         Case("group_norm", (5, 3 * n), 1, 3),
         Case("layer_norm", (4, n), -1),
         Case("layer_norm", (4, a, b), (1, 2)),
@@ -142,6 +145,7 @@ def cases_of(n):
 SMALL = [
     Case("batch_norm", (3, 5, 7, 2)),
     Case("batch_norm", (3, 7, 2, 21), -1),
+    Case("batch_norm", (37, 2, 3), -1),
     Case("batch_norm", (19, 21)),
     Case("instance_norm", (3, 5, 7, 3)),
     Case("instance_norm", (3, 7, 20), 2),

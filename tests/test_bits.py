@@ -95,6 +95,50 @@ def test_a_streamed_gradient_that_is_made_again(n, rng):
         assert_all_same(results[level], results["baseline"])
 
 
+# Rows that fill no lanes, fill them evenly, or not; columns of less than a vector, and of some.
+FEW = [(700, 1, 1, 3), (40, 2, 2, 4), (17, 3, 1, 5), (9, 4, 4, 12), (3, 8, 2, 1), (40, 7, 7, 3),
+       (5, 4, 8, 20), (2, 5, 5, 31), (33, 1, 1, 33), (600, 2, 1, 16), (30, 3, 3, 130), (6, 2, 1, 600)]
+
+
+@pytest.mark.parametrize("dtype", zoo.DTYPES)
+@pytest.mark.parametrize("shape", FEW, ids=str)
+def test_channels_that_lie_last(shape, dtype, rng):
+    """Rows of all channels without a gap between them, whatever one channel needs: a second look at
+    its mean, the exact road, a gradient that is not finite, which are nobody else's."""
+    x, grad = (rng.normal(size=(2, *shape)) + 1).astype(dtype)
+    channels = shape[-1]
+    weight, bias, mean, var = rng.normal(size=(4, channels)).astype(np.float32)
+    x[..., channels // 2] = 3
+    x[..., 0] *= np.asarray(2**-6, dtype)
+    weight[channels // 3] = 2.0**126
+    grad[0, 0, 0, channels - 1] = np.inf
+    last = [np.moveaxis(a, -1, 1) for a in (x, grad)]
+    first = [np.ascontiguousarray(a) for a in last]
+
+    def results(x, grad, out):
+        out[:] = x
+        given = {"running_mean": mean, "running_var": var**2}
+        logits = np.array([0.5, -1, 1])
+        yield normc.batch_norm(x, weight=weight, bias=bias, training=True, activation="relu")
+        yield normc.batch_norm(out, weight=weight, training=True, out=out).copy()
+        yield normc.batch_norm(x, **given, weight=weight, bias=bias)
+        yield normc.batch_norm(x, **given, activation="relu")
+        yield from normc.batch_norm_backward(grad, x, weight)
+        yield from normc.batch_norm_backward(grad, x, weight, **given)
+        yield from normc.group_norm_backward(grad, x, 1, weight)
+        yield normc.group_norm(x, 1, weight, bias)
+        out[:] = x
+        yield normc.switchable_norm(out, logits, logits, weight, training=True, out=out)
+
+    with np.errstate(all="ignore"):
+        expected = list(results(*first, first[0].copy()))
+    for threads in (1, 3):
+        with normc.threads(threads):
+            by_level = on_every_level(lambda: list(results(*last, np.moveaxis(x.copy(), -1, 1))))
+        for got in by_level.values():
+            assert_all_same(got, expected)
+
+
 def widened(*arrays):
     return [a.astype(np.float32) for a in arrays]
 
