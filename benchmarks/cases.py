@@ -207,6 +207,10 @@ CASES = [
     # channels
     images("batch_norm", (256, 120), "LeNet"),
     images("batch_norm", (256, 120), "LeNet", training=False),
+    *both(images("batch_norm", (32, 1024), "multilayer perceptron")),
+    images("batch_norm", (32, 1024), "multilayer perceptron", training=False),
+    *both(images("batch_norm", (64, 224, 224, 3), "RGB images", axis=-1)),
+    images("batch_norm", (64, 224, 224, 3), "RGB images", axis=-1, training=False),
     images("batch_norm", (256, 6, 24, 24), "LeNet"),
     *both(images("batch_norm", (32, 64, 56, 56), "ResNet-50")),
     images("batch_norm", (64, 256, 14, 14), "ResNet-50"),

@@ -83,8 +83,8 @@ static void keep_dots(const Drive *d, const ptrdiff_t at[STEPS], ptrdiff_t group
     for (ptrdiff_t g = 0; g < groups; g++, dot += step) {
         const double slope = q[g] * own->rstd[g];
         *dot = (Dot){r[g], slope};
-        r[g] *= weight[g];
-        q[g] = slope * weight[g];
+        r[g] = 0 + r[g] * weight[g]; /* never -0, as in a sum of parts */
+        q[g] = 0 + slope * weight[g];
     }
     s->joined = 0;
 }
