@@ -1,26 +1,31 @@
 #include "abreast.h"
 
-/* So many as fill a few lines, if they can. */
-static ptrdiff_t rows_abreast(ptrdiff_t columns)
+/* So many as fill a few lines; all, if they do not. */
+static ptrdiff_t rows_abreast(ptrdiff_t columns, ptrdiff_t all)
 {
     enum { FEW = 4 * LANES };
     ptrdiff_t rows = 1;
     while (columns * rows * 2 <= TILE && (columns * rows < FEW || columns * rows % LANES))
         rows *= 2;
-    return rows;
+    return rows < all ? rows : all;
 }
 
+/* By doubling. */
 static const void *repeated(const void *values, ptrdiff_t bytes, ptrdiff_t times, char *to)
 {
-    for (ptrdiff_t i = 0; i < times; i++)
-        memcpy(to + i * bytes, values, (size_t)bytes);
+    if (times == 1)
+        return values;
+    memcpy(to, values, (size_t)bytes);
+    for (ptrdiff_t done = bytes, all = bytes * times; done < all; done *= 2)
+        memcpy(to + done, to, (size_t)(all - done < done ? all - done : done));
     return to;
 }
 
 void abreast_open(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t columns, const Affine *s,
                   Abreast *to)
 {
-    const ptrdiff_t bytes = columns * arithsize(w->t->dtype), rows = rows_abreast(columns);
+    const ptrdiff_t bytes = columns * arithsize(w->t->dtype);
+    const ptrdiff_t rows = rows_abreast(columns, w->plan->runs * w->plan->n);
     to->at = at;
     to->columns = columns;
     to->abreast = rows;
@@ -52,7 +57,8 @@ static void apply_wide(const Work *w, const Abreast *b, ptrdiff_t first, ptrdiff
     const Walk g = {t->g + b->at[G] + from, x.step, 0, 0};
     char bad[TILE] = {0};
     w->walk->dx_cols(&x, &g, y, x.step, n, width, &b->s, NULL, bad);
-    for (ptrdiff_t i = 0; i < width; i++)
+    const int any = memchr(bad, 1, (size_t)width) != NULL;
+    for (ptrdiff_t i = 0; any && i < width; i++)
         wide[i % b->columns] |= bad[i];
 }
 
