@@ -97,7 +97,8 @@ def test_a_streamed_gradient_that_is_made_again(n, rng):
 
 # Rows that fill no lanes, fill them evenly, or not; columns of less than a vector, and of some.
 FEW = [(700, 1, 1, 3), (40, 2, 2, 4), (17, 3, 1, 5), (9, 4, 4, 12), (3, 8, 2, 1), (40, 7, 7, 3),
-       (5, 4, 8, 20), (2, 5, 5, 31), (33, 1, 1, 33), (600, 2, 1, 16), (30, 3, 3, 130), (6, 2, 1, 600)]
+       (5, 4, 8, 20), (2, 5, 5, 31), (33, 1, 1, 33), (600, 2, 1, 16), (30, 3, 3, 130),
+       (6, 2, 1, 600)]
 
 
 @pytest.mark.parametrize("dtype", zoo.DTYPES)
