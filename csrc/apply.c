@@ -337,20 +337,6 @@ static void apply_kept(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count
     move(w, OUT, &(Piece){at, count, 0, p->runs, 0, p->n}, x, NULL, NULL);
 }
 
-/* Do scale and shift of a group stay in the type's range? An overflow could come back by
- * the bias, and a subnormal scale has lost digits. Nor are NaN parameters of halves carried. */
-int parameters_carry(const Work *w, const Fold *f, ptrdiff_t param)
-{
-    const Limits l = limits(w);
-    if (mild_fold(w, f))
-        return 1;
-    const int half = w->t->dtype < F32;
-    const double weight = parameter(w, w->weight, param, 1), scale = fabs(f->rstd * weight);
-    const double shift = fabs(parameter(w, w->bias, param, 0));
-    return !((scale < l.least && weight != 0 && f->rstd != 0) || scale > l.most || shift >= l.far ||
-             (half && (weight != weight || shift != shift)));
-}
-
 /* How many groups from g on come in one call of the kernels; 0: the exact road. */
 static ptrdiff_t stretch(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, const Fold *f,
                          ptrdiff_t g)

@@ -37,6 +37,20 @@ void fold(const Work *w, const Moment *m, Fold *f)
         fold_stats(w, m->hi, m->lo, m->m2 / m->count + w->job->eps, f);
 }
 
+/* Do scale and shift of a group stay in the type's range? An overflow could come back by
+ * the bias, and a subnormal scale has lost digits. Nor are NaN parameters of halves carried. */
+int parameters_carry(const Work *w, const Fold *f, ptrdiff_t param)
+{
+    const Limits l = limits(w);
+    if (mild_fold(w, f))
+        return 1;
+    const int half = w->t->dtype < F32;
+    const double weight = parameter(w, w->weight, param, 1), scale = fabs(f->rstd * weight);
+    const double shift = fabs(parameter(w, w->bias, param, 0));
+    return !((scale < l.least && weight != 0 && f->rstd != 0) || scale > l.most || shift >= l.far ||
+             (half && (weight != weight || shift != shift)));
+}
+
 void spread(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, Fold *f)
 {
     const ptrdiff_t most = count < TILE ? count : TILE, groups = means(w, count);

@@ -89,6 +89,32 @@ static ptrdiff_t tile_of(const Plan *p)
     return few < TILE ? few : TILE;
 }
 
+void make_items(Work *w, ptrdiff_t batch)
+{
+    const ptrdiff_t bytes = w->plan->groups * w->plan->runs * w->plan->n * itemsize(w->t->dtype);
+    const ptrdiff_t row = across(w->plan)->n;
+    const int any = w->plan->form == COLS && w->parts == 1; /* tiles may end anywhere */
+    w->batch = batch;
+    w->lead = 0;
+    if (w->stream && any && row > batch)
+        w->lead = (ptrdiff_t)((uintptr_t)w->t->y % LINE) / itemsize(w->t->dtype);
+    w->tiles = (row + w->lead + batch - 1) / batch;
+    if (any && w->tiles > 1)
+        w->batch = ((row + w->lead + w->tiles - 1) / w->tiles + LANES - 1) / LANES * LANES;
+    w->items = w->plan->groups / row * w->tiles;
+    w->bytes = bytes * (1 + (w->t->y != NULL) + (w->t->g != NULL));
+    w->threads = threads_for(w->bytes);
+    w->inside = 1;
+}
+
+void make_narrow_items(Work *w, ptrdiff_t batch)
+{
+    enum { NARROW = 4 * LANES, SHARES = 4 };
+    make_items(w, batch);
+    while (w->threads > 1 && w->items < SHARES * w->threads && batch > NARROW)
+        make_items(w, batch = batch / 2 / LANES * LANES);
+}
+
 /* Groups of an item: many, for each waits for the statistics of its own groups, or of the item
  * before; so many that they stay in the second cache. Long rows of a pipeline come by several, for
  * their parameters to be near for all. */

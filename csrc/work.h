@@ -146,32 +146,10 @@ static inline double total(Two t)
     return isfinite(t.hi) ? t.hi + t.lo : t.hi;
 }
 
-static inline void make_items(Work *w, ptrdiff_t batch)
-{
-    const ptrdiff_t bytes = w->plan->groups * w->plan->runs * w->plan->n * itemsize(w->t->dtype);
-    const ptrdiff_t row = across(w->plan)->n;
-    const int any = w->plan->form == COLS && w->parts == 1; /* tiles may end anywhere */
-    w->batch = batch;
-    w->lead = 0;
-    if (w->stream && any && row > batch)
-        w->lead = (ptrdiff_t)((uintptr_t)w->t->y % LINE) / itemsize(w->t->dtype);
-    w->tiles = (row + w->lead + batch - 1) / batch;
-    if (any && w->tiles > 1)
-        w->batch = ((row + w->lead + w->tiles - 1) / w->tiles + LANES - 1) / LANES * LANES;
-    w->items = w->plan->groups / row * w->tiles;
-    w->bytes = bytes * (1 + (w->t->y != NULL) + (w->t->g != NULL));
-    w->threads = threads_for(w->bytes);
-    w->inside = 1;
-}
-
-/* The same, of groups that are columns with nothing in common: fewer, where that is more even. */
-static inline void make_narrow_items(Work *w, ptrdiff_t batch)
-{
-    enum { NARROW = 4 * LANES, SHARES = 4 };
-    make_items(w, batch);
-    while (w->threads > 1 && w->items < SHARES * w->threads && batch > NARROW)
-        make_items(w, batch = batch / 2 / LANES * LANES);
-}
+/* Items of at most `batch` groups, and who shares them; of groups that are columns with nothing in
+ * common: fewer, where that is more even. */
+void make_items(Work *, ptrdiff_t batch);
+void make_narrow_items(Work *, ptrdiff_t batch);
 
 /* The place of an item's first group; how many there are. */
 static inline ptrdiff_t item_groups(const Work *w, ptrdiff_t item, ptrdiff_t at[STEPS])
@@ -355,7 +333,6 @@ static inline int mild_fold(const Work *w, const Fold *f)
 {
     return w->mild && f->rstd >= 1 / MILD && f->rstd <= MILD;
 }
-int parameters_carry(const Work *, const Fold *, ptrdiff_t param);
 /* Can the arithmetic type carry them all? */
 int all_carried(const Work *, const ptrdiff_t at[STEPS], ptrdiff_t count, const Fold *);
 void applying(Applying *, const ptrdiff_t at[STEPS], ptrdiff_t count, const Fold *,
@@ -394,6 +371,7 @@ Grid grid(const Job *, ptrdiff_t groups);
 void fold(const Work *, const Moment *, Fold *);
 void fold_stats(const Work *, double mean, double rest, double var, Fold *); /* var includes eps */
 void fold_given(const Work *, ptrdiff_t channels, Fold *);
+int parameters_carry(const Work *, const Fold *, ptrdiff_t param);
 /* blend.c: the unit 2^e in which the moments are blended; where it is not 1 they are taken again.
  */
 int blend_units(const Work *, Moment *);
