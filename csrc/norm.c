@@ -90,15 +90,16 @@ int walked(const Job *job)
     return job->given_mean && !job->t.g && !table[job->kind].blended && bytes > NEAR;
 }
 
-/* Few channels, which lie nearest: rows of all of them follow each other. */
+/* Few channels, which lie nearest: what has all of them is followed by the next place's. */
 static int channels_last(const Job *job)
 {
     const Tensors *t = &job->t;
-    const ptrdiff_t channels = t->shape[job->axis], last = channels * itemsize(t->dtype);
+    const ptrdiff_t channels = t->shape[job->axis], step = t->xstep[job->axis];
     int i = t->ndim - 1;
     while (i >= 0 && (i == job->axis || t->shape[i] == 1))
         i--;
-    return channels <= TILE && i >= 0 && t->xstep[i] == last;
+    return channels > 1 && channels <= TILE && i >= 0 && step == itemsize(t->dtype) &&
+           t->xstep[i] == channels * step;
 }
 
 /* A run is what one channel has of an example, or, if that is one element, or channels are nearer,

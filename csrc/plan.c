@@ -166,4 +166,5 @@ void plan_columns(Plan *p, const Tensors *t)
 {
     choose(p, t, COLS);
     p->pack |= t->dtype < F32;
+    p->flat &= !p->pack;
 }
