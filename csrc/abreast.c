@@ -11,13 +11,13 @@ static ptrdiff_t rows_abreast(ptrdiff_t columns, ptrdiff_t all)
 }
 
 /* By doubling. */
-static const void *repeated(const void *values, ptrdiff_t bytes, ptrdiff_t times, char *to)
+static const void *repeated(const void *values, ptrdiff_t bytes, ptrdiff_t times, double *to)
 {
     if (times == 1)
         return values;
     memcpy(to, values, (size_t)bytes);
     for (ptrdiff_t done = bytes, all = bytes * times; done < all; done *= 2)
-        memcpy(to + done, to, (size_t)(all - done < done ? all - done : done));
+        memcpy((char *)to + done, to, (size_t)(all - done < done ? all - done : done));
     return to;
 }
 
@@ -115,7 +115,7 @@ static OWN_FRAME void sum_narrow(const Work *w, const Piece *c, const Summing *h
 {
     const ptrdiff_t each = period_of(c), rows = c->runs * c->n, rest = rows % each;
     const ptrdiff_t bytes = c->count * (ptrdiff_t)sizeof(double);
-    char wide[3][TILE * sizeof(double)];
+    double wide[3][TILE];
     Deviations repeats = {repeated(about->k, bytes, each, wide[0]), NULL, NULL};
     if (how->by) {
         repeats.lo = repeated(about->lo, bytes, each, wide[1]);

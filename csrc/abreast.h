@@ -13,7 +13,7 @@ typedef struct {
     const ptrdiff_t *at;
     ptrdiff_t columns, abreast;
     Affine s;
-    _Alignas(LINE) char params[ROWS_OF_PARAMS][TILE * sizeof(double)];
+    _Alignas(LINE) double params[ROWS_OF_PARAMS][TILE]; /* of the arithmetic type */
 } Abreast;
 
 void abreast_open(const Work *, const ptrdiff_t at[STEPS], ptrdiff_t columns, const Affine *,
