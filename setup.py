@@ -26,7 +26,9 @@ SANITIZERS = {"1": ["-fsanitize=address,undefined", "-fno-sanitize-recover=undef
 # Lines are enough for reports, and made in two thirds of the time.
 DEBUGGABLE = ["-O1", "-g1", "-fno-omit-frame-pointer"]
 
-AVX2 = "csrc/kernels/avx2.c"
+AVX2 = ["-mavx2", "-mfma", "-mf16c"]
+X86_64 = {"csrc/kernels/avx2.c": AVX2,
+          "csrc/kernels/avx512.c": [*AVX2, "-mavx512bw", "-mavx512dq", "-mavx512vl"]}
 DEV = os.environ.get("NORMC_DEV") == "1"
 SANITIZE = SANITIZERS.get(os.environ.get("NORMC_SANITIZE"), [])
 
@@ -58,33 +60,23 @@ class BuildCore(build_ext):
         core.include_dirs.append(numpy.get_include())
         core.define_macros += [("NORMC_VERSION", f'"{self.distribution.get_version()}"'),
                                ("NORMC_NUMPY_BUILT", f'"{numpy.__version__}"')]
-        if "__x86_64__" in macros:
-            core.define_macros.append(("NORMC_HAVE_AVX2", None))
-        else:
-            core.sources.remove(AVX2)
         if "__x86_64__" in macros and "__clang__" not in macros:
             core.extra_compile_args += NO_REP
         if "__i386__" in macros:
             core.extra_compile_args += ["-msse2", "-mfpmath=sse"]
-        self.add_flags_per_file()
+        self.add_flags_per_file(X86_64 if "__x86_64__" in macros else {})
         super().build_extensions()
 
-    def add_flags_per_file(self):
+    def add_flags_per_file(self, flags):
         compile_one = self.compiler._compile
 
         def compile_with_flags(obj, source, ext, cc_args, extra_postargs, pp_opts):
-            compile_one(obj, source, ext, cc_args, [*extra_postargs, *file_flags(source)], pp_opts)
+            own = list(flags.get(source, []))
+            if DEV and not source.startswith("csrc/python/"):
+                own += ["-Wconversion"]
+            compile_one(obj, source, ext, cc_args, [*extra_postargs, *own], pp_opts)
 
         self.compiler._compile = compile_with_flags
-
-
-def file_flags(source):
-    flags = []
-    if source == AVX2:
-        flags += ["-mavx2", "-mfma", "-mf16c"]
-    if DEV and not source.startswith("csrc/python/"):
-        flags += ["-Wconversion"]
-    return flags
 
 
 sources = [name for room in ("", "kernels/", "python/") for name in glob(f"csrc/{room}*.c")]

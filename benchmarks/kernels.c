@@ -20,8 +20,8 @@ typedef struct {
     const Kernels *k;
     Dtype type;
     ptrdiff_t rows, size, arith; /* bytes of an element, and of one as it is computed */
-    char *x, *y, *g, *wide; /* wide: of the arithmetic type */
-    void *params; /* N values of the arithmetic type, and 1 .. for each column */
+    char *x, *y, *g, *wide;      /* wide: of the arithmetic type */
+    void *params;                /* N values of the arithmetic type, and 1 .. for each column */
     double *weights, *sums, *lanes;
     Affine affine;
     Deviations about;
@@ -134,8 +134,7 @@ static void dots_cols(Bench *b)
 {
     for (ptrdiff_t c = 0; c < N; c += WIDTH) {
         const Walk x = walk(b, b->x + c * b->size), g = walk(b, b->g + c * b->size);
-        b->k->dots_cols(&x, &g, b->rows, WIDTH, &b->about, NULL, NULL, 0, LANES, 1,
-                        b->lanes);
+        b->k->dots_cols(&x, &g, b->rows, WIDTH, &b->about, NULL, NULL, 0, LANES, 1, b->lanes);
     }
 }
 
@@ -285,22 +284,17 @@ static Bench bench(Dtype type)
 static void print_row(int i, Bench *b)
 {
     static const char *const types[] = {"float16", "bfloat16", "float32", "float64"};
-    const Kernels *const sets[CPU_LEVELS] = {kernels_baseline,
-#ifdef NORMC_HAVE_AVX2
-                                             kernels_avx2
-#endif
-    };
     printf("%-24s%-10s", kernel_list[i].name, types[b->type]);
     for (int level = 0; level < CPU_LEVELS; level++)
         for (int far = 0; far < 2; far++) {
-            const int there =
-                level <= (int)cpu_found() &&
-                (b->type >= F32 || kernel_list[i].stored || sets[level][b->type].direct);
+            cpu_use((CpuLevel)level);
+            b->k = kernels(b->type);
+            const int there = level <= (int)cpu_found() &&
+                              (b->type >= F32 || kernel_list[i].stored || b->k->direct);
             if (!there) {
                 printf("%10s", "");
                 continue;
             }
-            b->k = &sets[level][b->type];
             b->rows = far ? FAR : NEAR;
             printf("%10.1f", gigabytes(i, b));
         }

@@ -2,19 +2,25 @@
 #include <stdatomic.h>
 #include <unistd.h>
 
-const char *const cpu_names[CPU_LEVELS] = {"baseline", "avx2"};
+const char *const cpu_names[CPU_LEVELS] = {"baseline", "avx2", "avx512"};
 
 static atomic_int limit = CPU_LEVELS - 1;
 
 CpuLevel cpu_found(void)
 {
-#ifdef NORMC_HAVE_AVX2 /* __builtin_cpu_supports asks the operating system, too */
+#ifdef __x86_64__ /* __builtin_cpu_supports asks the operating system, too */
     __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-        __builtin_cpu_supports("f16c"))
-        return CPU_AVX2;
-#endif
+    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") ||
+        !__builtin_cpu_supports("f16c"))
+        return CPU_BASELINE;
+    /* vbmi2: from Ice Lake on, for those before clock slower where vectors are so long */
+    if (__builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vbmi2"))
+        return CPU_AVX512;
+    return CPU_AVX2;
+#else
     return CPU_BASELINE;
+#endif
 }
 
 CpuLevel cpu_in_use(void)

@@ -9,9 +9,9 @@
 #include <fenv.h>
 #endif
 
-typedef enum { CPU_BASELINE, CPU_AVX2, CPU_LEVELS } CpuLevel;
+typedef enum { CPU_BASELINE, CPU_AVX2, CPU_AVX512, CPU_LEVELS } CpuLevel;
 
-extern const char *const cpu_names[CPU_LEVELS]; /* "baseline", "avx2" */
+extern const char *const cpu_names[CPU_LEVELS]; /* "baseline", "avx2", "avx512" */
 
 CpuLevel cpu_found(void);       /* highest that compiler, CPU and operating system allow */
 CpuLevel cpu_in_use(void);      /* at most cpu_found() */

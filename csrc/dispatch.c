@@ -1,13 +1,27 @@
-/* The table of the instruction set in use: the baseline's, overridden upward. */
+/* The table of the instruction set in use. */
 #include "cpu.h"
 #include "kernels.h"
 
+#ifdef __x86_64__
+static Kernels widest[DTYPES]; /* AVX-512's, and AVX2's where it has none */
+
+__attribute__((constructor)) static void compose(void)
+{
+    memcpy(widest, kernels_avx512, sizeof widest);
+    for (Dtype t = 0; t < DTYPES; t++)
+        if (!widest[t].sweep_rows)
+            widest[t].sweep_rows = kernels_avx2[t].sweep_rows;
+}
+#endif
+
 const Kernels *kernels(Dtype t)
 {
-    const Kernels *table = kernels_baseline;
-#ifdef NORMC_HAVE_AVX2
-    if (cpu_in_use() >= CPU_AVX2)
-        table = kernels_avx2;
+#ifdef __x86_64__
+    const CpuLevel level = cpu_in_use();
+    if (level == CPU_AVX512)
+        return &widest[t];
+    if (level == CPU_AVX2)
+        return &kernels_avx2[t];
 #endif
-    return &table[t];
+    return &kernels_baseline[t];
 }

@@ -147,7 +147,7 @@ static inline void lines_end(Lines *l)
 
 const Kernels *kernels(Dtype);
 extern const Kernels kernels_baseline[DTYPES];
-#ifdef NORMC_HAVE_AVX2
-extern const Kernels kernels_avx2[DTYPES];
+#ifdef __x86_64__
+extern const Kernels kernels_avx2[DTYPES], kernels_avx512[DTYPES];
 #endif
 #endif

@@ -10,7 +10,7 @@ try:
 except ImportError:
     bfloat16 = None
 
-CPU_LEVELS = ("baseline", "avx2")
+CPU_LEVELS = ("baseline", "avx2", "avx512")
 
 needs_ml_dtypes = pytest.mark.skipif(bfloat16 is None, reason="bfloat16 needs ml_dtypes")
 HALVES = [pytest.param(np.float16, id="float16"),

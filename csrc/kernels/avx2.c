@@ -1,6 +1,6 @@
 /* Compiled with -mavx2 -mfma -mf16c, and used only where the machine has them. */
 #include "../kernels.h"
-#ifdef NORMC_HAVE_AVX2
+#ifdef __x86_64__
 #define ISA avx2
 #include "isa.inc"
 #endif

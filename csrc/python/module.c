@@ -111,12 +111,13 @@ static PyObject *output_cache(PyObject *Py_UNUSED(module), PyObject *bytes)
 static PyObject *config(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(none))
 {
     const Kept kept = blocks_kept();
-    _Static_assert(CPU_LEVELS == 2, "cpu_names has them all");
-    return Py_BuildValue("{s:s, s:s, s:s, s:s, s:s, s:[ss], s:n, s:n}", "version", NORMC_VERSION,
+    _Static_assert(CPU_LEVELS == 3, "cpu_names has them all");
+    return Py_BuildValue("{s:s, s:s, s:s, s:s, s:s, s:[sss], s:n, s:n}", "version", NORMC_VERSION,
                          "compiler", COMPILER, "numpy_built", NORMC_NUMPY_BUILT, "cpu_found",
                          cpu_names[cpu_found()], "cpu_used", cpu_names[cpu_in_use()], "cpu_names",
-                         cpu_names[CPU_BASELINE], cpu_names[CPU_AVX2], "output_kept",
-                         (Py_ssize_t)kept.bytes, "output_limit", (Py_ssize_t)kept.limit);
+                         cpu_names[CPU_BASELINE], cpu_names[CPU_AVX2], cpu_names[CPU_AVX512],
+                         "output_kept", (Py_ssize_t)kept.bytes, "output_limit",
+                         (Py_ssize_t)kept.limit);
 }
 
 /* By this symbol threadpoolctl knows the library. */
