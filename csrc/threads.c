@@ -389,20 +389,20 @@ static int worth_waking(ptrdiff_t bytes)
     return bytes >= LONG || now() - atomic_load_explicit(&last_end, memory_order_relaxed) < SPIN_NS;
 }
 
-enum { EACH = 1 << 17 };
-static _Atomic ptrdiff_t least = EACH;
+static _Atomic ptrdiff_t asked; /* 0: who calls knows */
 
 void threads_from(ptrdiff_t bytes)
 {
-    atomic_store(&least, bytes > 0 ? bytes : EACH);
+    atomic_store(&asked, bytes > 0 ? bytes : 0);
 }
 
-int threads_for(ptrdiff_t bytes)
+int threads_for(ptrdiff_t bytes, ptrdiff_t each)
 {
-    const ptrdiff_t each = atomic_load_explicit(&least, memory_order_relaxed);
+    const ptrdiff_t least = atomic_load_explicit(&asked, memory_order_relaxed);
     const int most = own_limit ? own_limit : threads_limit();
+    each = least ? least : each;
     timed = bytes / 2 >= each && most > 1;
-    if (!timed || (each == EACH && !worth_waking(bytes)))
+    if (!timed || (!least && !worth_waking(bytes)))
         return 1;
     return bytes / each < most ? (int)(bytes / each) : most;
 }

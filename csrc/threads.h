@@ -22,8 +22,8 @@ int next_item(Share *, ptrdiff_t *item);
 /* On at most n threads, the caller among them: each of the items once. */
 void parallel(int n, ptrdiff_t items, Worker *, void *context);
 /* How many threads repay being woken, for work that takes as long as so many bytes do to be read or
- * written. */
-int threads_for(ptrdiff_t bytes);
+ * written; each: what repays one. */
+int threads_for(ptrdiff_t bytes, ptrdiff_t each);
 /* One for so many bytes, where a test asks for it (0: no longer). */
 void threads_from(ptrdiff_t bytes);
 

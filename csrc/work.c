@@ -89,6 +89,10 @@ static ptrdiff_t tile_of(const Plan *p)
     return few < TILE ? few : TILE;
 }
 
+/* Bytes that repay a thread. Columns and gradients are not dealt as evenly as rows: their lines and
+ * sums are shared. */
+enum { EACH = 1 << 17, EACH_SPLIT = 7 << 16 };
+
 void make_items(Work *w, ptrdiff_t batch)
 {
     const ptrdiff_t bytes = w->plan->groups * w->plan->runs * w->plan->n * itemsize(w->t->dtype);
@@ -103,7 +107,8 @@ void make_items(Work *w, ptrdiff_t batch)
         w->batch = ((row + w->lead + w->tiles - 1) / w->tiles + LANES - 1) / LANES * LANES;
     w->items = w->plan->groups / row * w->tiles;
     w->bytes = bytes * (1 + (w->t->y != NULL) + (w->t->g != NULL));
-    w->threads = threads_for(w->bytes);
+    w->each = w->plan->form == ROWS && !w->t->g ? EACH : EACH_SPLIT;
+    w->threads = threads_for(w->bytes, w->each);
     w->inside = 1;
 }
 
@@ -284,7 +289,7 @@ Work *work_open(Planned *own, const Job *job)
     Slot *slot = plans_slot(job);
     Planned *p = slot ? &slot->planned : own;
     Work *w = &p->work;
-    if (!(slot && slot->known && threads_for(w->bytes) == 1)) {
+    if (!(slot && slot->known && threads_for(w->bytes, w->each) == 1)) {
         if (slot)
             slot->known = 0; /* whatever becomes of it */
         if (lay_out(p, job) < 0)

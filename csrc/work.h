@@ -40,12 +40,12 @@ typedef struct {
     /* so many neighbouring groups of the plan share their mean: the channels of a GroupNorm's
      * group; else 1 */
     ptrdiff_t parts;
-    ptrdiff_t bytes; /* to be read and written */
-    int threads;     /* that share the items, or 1: */
-    int inside;      /* that share each item, or 1 */
-    SpanSums *spans; /* of an item, where it is shared, */
-    ptrdiff_t room;  /* for so many spans of its groups */
-    ptrdiff_t batch; /* groups of an item at most; whole parts */
+    ptrdiff_t bytes, each; /* to be read and written; of which so many repay a thread */
+    int threads;           /* that share the items, or 1: */
+    int inside;            /* that share each item, or 1 */
+    SpanSums *spans;       /* of an item, where it is shared, */
+    ptrdiff_t room;        /* for so many spans of its groups */
+    ptrdiff_t batch;       /* groups of an item at most; whole parts */
     /* groups that kernels are given at a time at most: <= TILE, and, packed, as scratch holds */
     ptrdiff_t tile;
     int walked;             /* x is read as it lies: walked() */
