@@ -40,7 +40,7 @@ typedef struct {
     /* so many neighbouring groups of the plan share their mean: the channels of a GroupNorm's
      * group; else 1 */
     ptrdiff_t parts;
-    ptrdiff_t bytes, each; /* to be read and written; of which so many repay a thread */
+    ptrdiff_t bytes, each; /* its work, as bytes to be read and written; what repays a thread */
     int threads;           /* that share the items, or 1: */
     int inside;            /* that share each item, or 1 */
     SpanSums *spans;       /* of an item, where it is shared, */
