@@ -633,3 +633,24 @@ def test_any_shape_axes_and_strides(dtype, drawn):
             y = case.call(normc, x, weight, -weight)
             assert_same_bits(case.call(normc, view, weight, -weight), y)
             case.check(y, x, weight, -weight)
+
+
+@pytest.mark.parametrize("dtype, mean, exponent", [
+    pytest.param(zoo.bfloat16, 257, 121, id="bfloat16", marks=zoo.needs_ml_dtypes),
+    pytest.param(np.float32, 2**20, 109, id="float32"),
+    pytest.param(np.float64, 2**20, 1005, id="float64")])
+def test_lanes_without_an_element_do_not_overflow(dtype, mean, exponent):
+    """All that is there is carried; what a lane of zeros would make is not."""
+    for n in range(2, 70):
+        signs = np.where(np.arange(n) % 2, 1.0, -1.0)
+        x = np.tile(mean + signs, (3, 1)).astype(dtype)
+        g = np.tile(signs * 2.0**exponent * (1 + np.arange(n) % 3 / 4), (3, 1)).astype(dtype)
+        weight = (1 + np.arange(n) / n).astype(dtype)
+        columns = np.ascontiguousarray(x.T), np.ascontiguousarray(g.T)
+        results = on_every_level(lambda: [
+            normc.layer_norm_backward(g, x, n, weight)[0],
+            normc.group_norm_backward(g, x, 1)[0],
+            normc.batch_norm_backward(columns[1], columns[0])[0],
+            normc.layer_norm_backward(columns[1], columns[0], 3)[0]])
+        for level in results:
+            assert_all_same(results[level], results["baseline"])

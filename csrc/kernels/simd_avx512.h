@@ -23,10 +23,10 @@ INLINE void stream_vd(double *p, vd v)
     _mm512_stream_pd(p, (__m512d)v);
 }
 
-/* The first m of `most`, at most 32. */
+/* The first m of `most`, at most 32; none for a negative m. */
 INLINE uint32_t lanes_below(ptrdiff_t m, ptrdiff_t most)
 {
-    return (uint32_t)(((uint64_t)1 << (m < most ? m : most)) - 1);
+    return (uint32_t)(((uint64_t)1 << (m < 0 ? 0 : m < most ? m : most)) - 1);
 }
 
 INLINE vd widen_f32(const float *p)
