@@ -1,5 +1,7 @@
-"""No call touches what is beside its arrays: they end, or begin, where a page begins that nobody may
-read. It would end the process."""
+"""No call touches what is beside its arrays: they end, or begin, at a page that nobody may read.
+
+A call that does ends the process.
+"""
 
 import ctypes
 import mmap
