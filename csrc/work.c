@@ -89,8 +89,8 @@ static ptrdiff_t tile_of(const Plan *p)
     return few < TILE ? few : TILE;
 }
 
-/* Bytes that repay a thread. Columns and gradients are not dealt as evenly as rows: their lines and
- * sums are shared. A gradient takes twice as long as its bytes. */
+/* Bytes that repay a thread; and where items have lines or sums in common, which costs more. A
+ * norm's gradient takes twice as long as its bytes. */
 enum { EACH = 1 << 17, EACH_SPLIT = 7 << 16 };
 
 void make_items(Work *w, ptrdiff_t batch)
@@ -106,8 +106,9 @@ void make_items(Work *w, ptrdiff_t batch)
     if (any && w->tiles > 1)
         w->batch = ((row + w->lead + w->tiles - 1) / w->tiles + LANES - 1) / LANES * LANES;
     w->items = w->plan->groups / row * w->tiles;
-    w->bytes = w->t->g ? 2 * 3 * bytes : bytes * (1 + (w->t->y != NULL));
-    w->each = w->t->g ? 2 * EACH_SPLIT : w->plan->form == ROWS ? EACH : EACH_SPLIT;
+    const int slow = w->split && w->t->g ? 2 : 1;
+    w->bytes = slow * bytes * (1 + (w->t->y != NULL) + (w->t->g != NULL));
+    w->each = w->split ? slow * EACH_SPLIT : EACH;
     w->threads = threads_for(w->bytes, w->each);
     w->inside = 1;
 }
@@ -270,6 +271,7 @@ static int lay_out(Planned *to, const Job *job)
     w->finish = finish_of(w);
     w->piped = pipes(w, plan);
     w->tile = tile_of(plan);
+    w->split = plan->form == COLS || job->t.g;
     make_items(w, batch_of(w, plan));
     w->kept = keeps(w, plan);
     if ((!job->t.g || !w->vector) && share_insides(w, w->items) < 0)

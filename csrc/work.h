@@ -41,11 +41,12 @@ typedef struct {
      * group; else 1 */
     ptrdiff_t parts;
     ptrdiff_t bytes, each; /* its work, as bytes to be read and written; what repays a thread */
-    int threads;           /* that share the items, or 1: */
-    int inside;            /* that share each item, or 1 */
-    SpanSums *spans;       /* of an item, where it is shared, */
-    ptrdiff_t room;        /* for so many spans of its groups */
-    ptrdiff_t batch;       /* groups of an item at most; whole parts */
+    int split;       /* a norm of columns, or a gradient: items have lines, or sums, in common */
+    int threads;     /* that share the items, or 1: */
+    int inside;      /* that share each item, or 1 */
+    SpanSums *spans; /* of an item, where it is shared, */
+    ptrdiff_t room;  /* for so many spans of its groups */
+    ptrdiff_t batch; /* groups of an item at most; whole parts */
     /* groups that kernels are given at a time at most: <= TILE, and, packed, as scratch holds */
     ptrdiff_t tile;
     int walked;             /* x is read as it lies: walked() */
