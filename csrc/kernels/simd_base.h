@@ -66,36 +66,6 @@ INLINE vd widen_part_f32(const float *p, ptrdiff_t m)
     return widen_f32(part);
 }
 
-/* Elements one by one are no slower here. */
-enum { PARTS = 0 };
-INLINE vf load_part_vf(const float *p, ptrdiff_t m)
-{
-    vf v = {0};
-    memcpy(&v, p, (size_t)m * sizeof *p);
-    return v;
-}
-INLINE vd load_part_vd(const double *p, ptrdiff_t m)
-{
-    return widen_part_f64(p, m);
-}
-INLINE void store_part_vf(float *p, vf v, ptrdiff_t m)
-{
-    memcpy(p, &v, (size_t)m * sizeof *p);
-}
-INLINE void store_part_vd(double *p, vd v, ptrdiff_t m)
-{
-    memcpy(p, &v, (size_t)m * sizeof *p);
-}
-
-INLINE vf part_vf(vf v, ptrdiff_t m)
-{
-    return load_part_vf((const float *)&v, m);
-}
-INLINE vd part_vd(vd v, ptrdiff_t m)
-{
-    return load_part_vd((const double *)&v, m);
-}
-
 INLINE vd add_exact(vd q, vd a, vd b)
 {
     return q + a * b;
