@@ -3,20 +3,19 @@
 #include "kernels.h"
 
 #ifdef __x86_64__
-/* AVX-512's; AVX2's where it has none, and of what small calls begin with: a processor takes 45 ns
- * longer where few of its instructions need vectors so long. */
-static Kernels widest[DTYPES];
+static Kernels widest[DTYPES]; /* AVX-512's, and AVX2's where it has none */
 
 __attribute__((constructor)) static void compose(void)
 {
     memcpy(widest, kernels_avx512, sizeof widest);
     for (Dtype t = 0; t < DTYPES; t++) {
-        if (!widest[t].sweep_rows)
-            widest[t].sweep_rows = kernels_avx2[t].sweep_rows;
-#define STORED(name, args)
-#define COMPUTED(name, args)
-#define DIRECT(name, args)
-#define COMMON(type, name, args) widest[t].name = kernels_avx2[t].name;
+#define FILL(name)       \
+    if (!widest[t].name) \
+        widest[t].name = kernels_avx2[t].name;
+#define STORED(name, args)       FILL(name)
+#define COMPUTED(name, args)     FILL(name)
+#define DIRECT(name, args)       FILL(name)
+#define COMMON(type, name, args) FILL(name)
 #include "kernels/kernels.def"
     }
 }

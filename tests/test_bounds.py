@@ -5,15 +5,12 @@ A call that does ends the process.
 
 import ctypes
 import mmap
-import sys
 
 import numpy as np
 import pytest
 import zoo
 
 import normc
-
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="pages are protected by mprotect")
 
 SIZES = [*range(1, 36), 47, 48, 49, 63, 64, 65, 127, 130]
 

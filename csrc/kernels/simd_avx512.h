@@ -92,15 +92,6 @@ INLINE vd sqrt_vd(vd v)
     return (vd)_mm512_sqrt_pd((__m512d)v);
 }
 
-INLINE vd nearest_float(vd v)
-{
-    return (vd)_mm512_cvtps_pd(_mm512_cvtpd_ps((__m512d)v));
-}
-INLINE void store_floats(float *p, vd v)
-{
-    _mm256_storeu_ps(p, _mm512_cvtpd_ps((__m512d)v));
-}
-
 /* Pairs, then pairs of pairs, then halves change places. */
 INLINE void transpose(vd v[DW])
 {
