@@ -25,8 +25,8 @@ typedef struct {
     pthread_mutex_t lock; /* for what follows, to sleep by */
     pthread_cond_t wake, done;
     atomic_uint state;
-    atomic_int asleep, waiting, ending, caller_cpu;
-    int made;
+    atomic_int asleep, waiting, ending;
+    int made, placed;
     pthread_t threads[MAX_THREADS];
     atomic_long ids[MAX_THREADS]; /* the system's */
     Worker *worker;
@@ -154,30 +154,6 @@ static int join_job(void)
     return 1;
 }
 
-/* To the caller, or to who it wakes, a processor that has slept may look taken (virtual ones do),
- * and then both are on one: of no use. */
-static void leave_caller(void)
-{
-#ifdef __linux__
-    const int cpu = sched_getcpu();
-    cpu_set_t before, others;
-    if (cpu < 0 || cpu != atomic_load(&pool.caller_cpu) || cpu >= CPU_SETSIZE ||
-        sched_getaffinity(0, sizeof before, &before) != 0)
-        return;
-    others = before;
-    CPU_CLR((size_t)cpu, &others);
-    if (CPU_COUNT(&others) && sched_setaffinity(0, sizeof others, &others) == 0)
-        sched_setaffinity(0, sizeof before, &before);
-#endif
-}
-
-static void note_caller(void)
-{
-#ifdef __linux__
-    atomic_store(&pool.caller_cpu, sched_getcpu());
-#endif
-}
-
 /* Until there is a job, or the end. */
 static void sleep_on(void)
 {
@@ -187,7 +163,6 @@ static void sleep_on(void)
         pthread_cond_wait(&pool.wake, &pool.lock);
     atomic_fetch_sub(&pool.asleep, 1);
     pthread_mutex_unlock(&pool.lock);
-    leave_caller();
 }
 
 static void *live(void *own)
@@ -234,7 +209,7 @@ static void end_all(void)
         pthread_join(pool.threads[i], NULL);
     for (int i = 0; i < pool.made; i++)
         await_end(atomic_load(&pool.ids[i]));
-    pool.made = 0;
+    pool.made = pool.placed = 0;
     atomic_store(&pool.ending, 0);
 }
 
@@ -266,7 +241,7 @@ static void after_fork_in_child(void)
     atomic_store(&pool.asleep, 0);
     atomic_store(&pool.waiting, 0);
     atomic_store(&pool.ending, 0); /* another thread may have been about to fork, too */
-    pool.made = 0;
+    pool.made = pool.placed = 0;
 }
 
 static int forks_watched;
@@ -301,12 +276,36 @@ static int make(int n)
 
 /* ---- the caller's side --------------------------------------------------------------- */
 
+/* Where the caller is allowed to run, but not where it runs. A processor that sleeps may look taken
+ * (virtual ones do), and who is woken would wait beside it for the caller's to be free. */
+static void keep_clear(void)
+{
+#ifdef __linux__
+    static cpu_set_t others;
+    const int cpu = sched_getcpu();
+    cpu_set_t mine, clear;
+    if (sched_getaffinity(0, sizeof mine, &mine) != 0 || cpu < 0 || cpu >= CPU_SETSIZE)
+        return;
+    clear = mine;
+    CPU_CLR((size_t)cpu, &clear);
+    if (CPU_COUNT(&clear) < pool.made)
+        clear = mine;
+    if (!CPU_EQUAL(&clear, &others))
+        pool.placed = 0;
+    others = clear;
+    for (; pool.placed < pool.made; pool.placed++)
+        pthread_setaffinity_np(pool.threads[pool.placed], sizeof others, &others);
+#endif
+}
+
 static void invite(unsigned places)
 {
+    const int asleep = atomic_load(&pool.asleep);
+    if (asleep || pool.placed < pool.made)
+        keep_clear();
     atomic_store(&pool.state, places * PLACE);
-    if (atomic_load(&pool.asleep) == 0)
+    if (!asleep && !atomic_load(&pool.asleep))
         return;
-    note_caller();
     pthread_mutex_lock(&pool.lock);
     for (unsigned i = 0; i < places; i++)
         pthread_cond_signal(&pool.wake);
