@@ -251,7 +251,7 @@ static OWN_FRAME void apply_pieces(const Pieces *s, Share *share, Lines *lines)
         affine(w, w->table, w->pitch, s->at[PARAM], &own);
     applying(&a, s->at, s->count, s->f, w->table ? &own : s->made, NULL, lines);
     for (ptrdiff_t g = 0; g < s->count && p->pack; g++)
-        a.fill[g] = s->made ? (double)((const float *)s->made->hi)[g] : s->f[g].hi;
+        a.fill[g] = s->made ? get(w, s->made->hi, g) : s->f[g].hi;
     const int rows = p->form == ROWS && !p->pack;
     if (rows && w->inside == 1)
         apply_rows(w, &a, back, wide);
@@ -301,12 +301,12 @@ int apply_dx(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, const St
              const float *weight, Lines *lines)
 {
     char wide[TILE] = {0};
-    const Affine own = {.hi = made->hi,
-                        .lo = made->lo,
-                        .scale = made->scale,
-                        .shift = made->shift,
-                        .slope = made->slope,
-                        .weight = weight ? weight : made->scale, /* nobody's */
+    const Affine own = {.hi = &made->hi,
+                        .lo = &made->lo,
+                        .scale = &made->scale,
+                        .shift = &made->shift,
+                        .slope = &made->slope,
+                        .weight = weight ? weight : made->scale.f32, /* nobody's */
                         .cut = w->cut,
                         .stream = w->stream};
     apply_fast(w, at, count, NULL, &own, lines, wide);

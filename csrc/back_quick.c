@@ -19,7 +19,7 @@ static int quick_statistics(const Drive *d, const ptrdiff_t at[STEPS], ptrdiff_t
         return w->kernels->fold_moments(d->moments + stat_of(w, at), stat_step(w), groups,
                                         &w->finish, own);
     sum_shared(w, at, groups, &how, &s);
-    return w->kernels->finish(&s, groups, &w->finish, own);
+    return w->kernels->finish(&s, NULL, groups, &w->finish, own);
 }
 
 /* Of groups with weights along their elements, whose sums are in s: params has them already, so
@@ -29,7 +29,7 @@ static void apply_carefully(const Drive *d, const ptrdiff_t at[STEPS], ptrdiff_t
 {
     Fold f[TILE];
     for (ptrdiff_t g = 0; g < count; g++) {
-        f[g] = (Fold){.hi = own->hi[g], .lo = own->rest[g], .rstd = own->rstd[g]};
+        f[g] = (Fold){.hi = get(d->w, &own->hi, g), .lo = own->rest[g], .rstd = own->rstd[g]};
         fold_dots(d->w, at[PARAM], &(Dot){total(sum_of(s, 0, g)), total(sum_of(s, 1, g))},
                   own->count[g], &f[g]);
     }
@@ -119,9 +119,9 @@ int back_quick(const Drive *d, const ptrdiff_t at[STEPS], ptrdiff_t count, doubl
     }
     int carried = w->kernels->fold_sums(&s, groups, &w->finish, &own);
     if (carried) {
-        float *const each[] = {own.hi, own.lo, own.scale, own.shift, own.slope};
+        Values *const each[] = {&own.hi, &own.lo, &own.scale, &own.shift, &own.slope};
         for (int i = 0; i < 5 && parts > 1; i++)
-            to_parts(groups, parts, each[i]);
+            to_parts(groups, parts, each[i]->f32);
         carried = !apply_dx(w, at, count, &own, w->vector ? NULL : weight, lines);
     }
     if (!carried && w->vector)

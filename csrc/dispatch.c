@@ -12,10 +12,11 @@ __attribute__((constructor)) static void compose(void)
 #define FILL(name)       \
     if (!widest[t].name) \
         widest[t].name = kernels_avx2[t].name;
-#define STORED(name, args)       FILL(name)
-#define COMPUTED(name, args)     FILL(name)
-#define DIRECT(name, args)       FILL(name)
-#define COMMON(type, name, args) FILL(name)
+#define STORED(name, args)   FILL(name)
+#define COMPUTED(name, args) FILL(name)
+#define DIRECT(name, args)   FILL(name)
+#define FOLDED(name, args)   FILL(name)
+#define COMMON(name, args)   FILL(name)
 #include "kernels/kernels.def"
     }
 }

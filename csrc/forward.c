@@ -24,40 +24,41 @@ typedef struct {
     Affine with;
     Statistics own;
     Fold f[TILE];
-    float params[4][TILE];
+    _Alignas(64) double params[4 * TILE]; /* of the arithmetic type */
 } Batch;
 
 /* Of all at once, if nothing stands in their way. */
-static int finish_quick(const Work *w, ptrdiff_t count, const Sums *s, Statistics *to)
+static int finish_quick(const Work *w, const double *k, ptrdiff_t count, const Sums *s,
+                        Statistics *to)
 {
-    return w->t->dtype != F64 && !s->masked && w->kernels->finish(s, count, &w->finish, to);
+    return !s->masked && w->kernels->finish(s, k, count, &w->finish, to);
 }
 
 /* What kernels take of them without a fold: they have no parameters, or one each that is mild. */
 static int finish_made(const Work *w, ptrdiff_t count, Batch *b)
 {
-    static const float none[TILE];
+    static const Values none;
     const int bare = w->vector ? !w->far : !w->weight && !w->bias;
     const Statistics *own = &b->own;
     if (bare && w->parts == 1) {
-        b->with = (Affine){.hi = own->hi,
-                           .lo = own->lo,
-                           .scale = own->scale,
-                           .shift = none,
+        b->with = (Affine){.hi = &own->hi,
+                           .lo = &own->lo,
+                           .scale = &own->scale,
+                           .shift = &none,
                            .cut = w->cut,
                            .stream = w->stream};
         return 1;
     }
     if (w->vector || !w->mild || across(w->plan)->step[PARAM] != 1)
         return 0;
-    b->with = (Affine){.hi = b->params[0],
-                       .lo = b->params[1],
-                       .scale = b->params[2],
-                       .shift = b->params[3],
+    b->with = (Affine){.hi = b->params,
+                       .lo = parameters(w, b->params, TILE),
+                       .scale = parameters(w, b->params, 2 * TILE),
+                       .shift = parameters(w, b->params, 3 * TILE),
                        .cut = w->cut,
                        .stream = w->stream};
     return w->kernels->fold_params(own, count, w->parts, parameters(w, w->weight, b->at[PARAM]),
-                                   parameters(w, w->bias, b->at[PARAM]), b->params[0], TILE);
+                                   parameters(w, w->bias, b->at[PARAM]), b->params, TILE);
 }
 
 static void finish(const Drive *d, Batch *b, double *k, Sums *s)
@@ -66,18 +67,20 @@ static void finish(const Drive *d, Batch *b, double *k, Sums *s)
     const Statistics *own = &b->own;
     const ptrdiff_t count = means(w, b->count);
     Moment m[TILE];
-    const int quick = finish_quick(w, count, s, &b->own);
+    const int quick = finish_quick(w, k, count, s, &b->own);
     if (!quick)
         settle(w, b->at, count, k, s, m);
-    const int made = w->piped || (w->plan->form == COLS && !w->blended);
+    const int made = !w->kept && !w->blended;
     b->made = quick && made && b->count <= w->tile && finish_made(w, count, b);
     for (ptrdiff_t g = 0; g < count && !b->made; g++)
         if (quick)
-            b->f[g] = (Fold){.hi = own->hi[g], .lo = own->rest[g], .rstd = own->rstd[g]};
+            b->f[g] = (Fold){.hi = get(w, &own->hi, g), .lo = own->rest[g], .rstd = own->rstd[g]};
         else
             fold(w, &m[g], &b->f[g]);
     for (ptrdiff_t g = 0, at = stat_of(w, b->at); d->moments && g < count; g++) {
-        d->moments[at] = quick ? (Moment){s->n, own->mean[g], 0, own->m2[g]} : m[g];
+        d->moments[at] =
+            quick ? (Moment){s->n, own->mean[g], w->t->dtype == F64 ? own->rest[g] : 0, own->m2[g]}
+                  : m[g];
         at += stat_step(w);
     }
     if (!b->made)
@@ -110,8 +113,7 @@ static OWN_FRAME void take_in(const Drive *d, ptrdiff_t item, Lines *lines, Scra
     b.count = item_groups(w, item, b.at);
     if (w->added)
         add_in(w, b.at, b.count, NULL);
-    shifts(w, b.at, means(w, b.count), k);
-    sum_shared(w, b.at, means(w, b.count), &(Summing){.k = k, .kept = kept}, &s);
+    take_sums(w, b.at, means(w, b.count), kept, k, &s);
     finish(d, &b, k, &s);
     if (w->t->y && b.made)
         apply_made(w, b.at, b.count, &b.with, lines);
@@ -293,10 +295,10 @@ static int by_phase(const Work *w)
 
 /* The statistics are given. What every channel is made with, if nothing stands in the way of any;
  * values: four rows. */
-static int tabulate_quick(Work *w, ptrdiff_t channels, float *values)
+static int tabulate_quick(Work *w, ptrdiff_t channels, void *values)
 {
     const Job *job = w->job;
-    if (w->t->dtype == F64 || w->plan->pack || !w->mild || across(w->plan)->step[PARAM] != 1)
+    if (w->plan->pack || !w->mild || across(w->plan)->step[PARAM] != 1)
         return 0;
     for (ptrdiff_t c = 0; c < channels; c += TILE) {
         const ptrdiff_t n = channels - c < TILE ? channels - c : TILE;
@@ -304,7 +306,8 @@ static int tabulate_quick(Work *w, ptrdiff_t channels, float *values)
         if (!w->kernels->fold_channels(job->given_mean + c, job->given_var + c, n, &w->finish,
                                        &s) ||
             !w->kernels->fold_params(&s, n, 1, parameters(w, w->weight, c),
-                                     parameters(w, w->bias, c), values + c, channels))
+                                     parameters(w, w->bias, c),
+                                     (char *)values + c * arithsize(w->t->dtype), channels))
             return 0;
     }
     w->table = values;
@@ -317,7 +320,7 @@ static int by_channel(Work *w)
     const ptrdiff_t channels = w->t->shape[w->job->axis];
     const ptrdiff_t size = ROWS_OF_PARAMS * arithsize(w->t->dtype) + (ptrdiff_t)sizeof(Fold);
     const int few = channels <= TILE;
-    float own[4 * TILE];
+    double own[4 * TILE];
     void *room = NULL; /* of a table, and folds before it */
     Fold *folds = NULL;
     if (!few || !tabulate_quick(w, channels, own)) {

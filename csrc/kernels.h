@@ -84,16 +84,21 @@ typedef struct {
     int joined, masked;
 } Sums;
 
-/* Of each: the mean, rest of which is beyond float; sum (x - mean)^2; 1 / sqrt of the variance and
- * eps; and what makes xhat in floats, ((x - hi) - lo) * scale, and dx, with shift and slope, too.
- * Beyond these limits float does not carry them. inverse: 1 / n where that is exact, else 0. */
+/* Of each: the mean, rest of which is beyond float, or beyond it; sum (x - mean)^2; 1 / sqrt of the variance and
+ * eps; and, in the arithmetic type, what makes xhat, ((x - hi) - lo) * scale, and dx, with shift and
+ * slope, too. Beyond these limits it does not carry them. inverse: 1 / n where that is exact, else 0.
+ */
 typedef struct {
     double inverse, eps, far, least, most;
     int centred;
 } Finish;
+typedef union {
+    float f32[TILE];
+    double f64[TILE];
+} Values;
 typedef struct {
     double count[TILE], mean[TILE], rest[TILE], m2[TILE], rstd[TILE];
-    float hi[TILE], lo[TILE], scale[TILE], shift[TILE], slope[TILE];
+    Values hi, lo, scale, shift, slope;
 } Statistics;
 
 #define MILD 0x1p60 /* products of two such, or their inverses, are carried */
@@ -114,14 +119,16 @@ typedef enum { POW_HALF, POW_THREE_QUARTERS, POW_ONE, POW_OTHER } Power;
 
 typedef struct {
     int direct; /* kernels walk the storage type itself */
-#define STORED(name, args)       void(*name) args;
-#define COMPUTED(name, args)     void(*name) args;
-#define DIRECT(name, args)       void(*name) args;
-#define COMMON(type, name, args) type(*name) args;
+#define STORED(name, args)   void(*name) args;
+#define COMPUTED(name, args) void(*name) args;
+#define DIRECT(name, args)   void(*name) args;
+#define FOLDED(name, args)   int(*name) args;
+#define COMMON(name, args)   void(*name) args;
 #include "kernels/kernels.def"
 #undef STORED
 #undef COMPUTED
 #undef DIRECT
+#undef FOLDED
 #undef COMMON
 } Kernels;
 

@@ -38,29 +38,43 @@ static double sample(const double x[SAMPLE])
     return x[0] + 0.25 * rest;
 }
 
-/* Of the g-th group, from its sums about k; 1: they have to be taken once more, about *k, now
- * nearer the mean. */
-static int moment(const Sums *s, ptrdiff_t g, int is_double, int centred, double *k, Moment *m)
+/* Of the g-th group. */
+static Two sums_of(const Sums *s, ptrdiff_t g)
 {
-    const Two rs = sum_of(s, 0, g), qs = sum_of(s, 1, g);
-    const double r = rs.hi + rs.lo, q = qs.hi + qs.lo, count = s->masked ? s->count[g] : s->n;
-    const double mean = r / count, mean_square = q / count, var = mean_square - mean * mean;
-    Two sum = {*k, 0};
+    const Two r = sum_of(s, 0, g), q = sum_of(s, 1, g);
+    return (Two){r.hi + r.lo, q.hi + q.lo};
+}
+
+/* Are its sums to be taken once more, about *k, now nearer the mean? */
+static int strays(const Work *w, const Sums *s, ptrdiff_t g, double *k)
+{
+    const int is_double = w->t->dtype == F64;
+    const double most = is_double ? 0.5 : 0x1p22, inverse = s->masked ? 0 : w->finish.inverse;
+    const double count = s->masked ? s->count[g] : s->n;
+    const Two both = sums_of(s, g);
+    const double mean = inverse ? both.hi * inverse : both.hi / count;
+    const double square = inverse ? both.lo * inverse : both.lo / count;
+    if (!(mean * mean > most * (square - mean * mean)) || !isfinite(both.hi) || !isfinite(both.lo))
+        return 0;
+    *k = is_double ? *k + mean : (double)(float)(*k + mean);
+    return 1;
+}
+
+/* From its sums about k. */
+static Moment moment(const Work *w, const Sums *s, ptrdiff_t g, double k)
+{
+    const double count = s->masked ? s->count[g] : s->n;
+    const Two both = sums_of(s, g);
+    const double mean = both.hi / count, var = both.lo / count - mean * mean;
+    Two sum = {k, 0};
     join(&sum, mean);
     if (count == 0)
-        *m = (Moment){0};
-    else if (!centred)
-        *m = (Moment){.count = count, .m2 = isfinite(q) ? q : NAN};
-    else if (!isfinite(q) || !isfinite(r))
-        *m = (Moment){count, NAN, 0, NAN};
-    else {
-        *m = (Moment){count, sum.hi, sum.lo, (var > 0 ? var : 0) * count};
-        if (mean * mean > (is_double ? 0.5 : 0x1p22) * var) {
-            *k = is_double ? sum.hi : (double)(float)sum.hi;
-            return 1;
-        }
-    }
-    return 0;
+        return (Moment){0};
+    if (!w->centred)
+        return (Moment){.count = count, .m2 = isfinite(both.lo) ? both.lo : NAN};
+    if (!isfinite(both.lo) || !isfinite(both.hi))
+        return (Moment){count, NAN, 0, NAN};
+    return (Moment){count, sum.hi, sum.lo, (var > 0 ? var : 0) * count};
 }
 
 /* Both sums of a group, joined at once. */
@@ -132,26 +146,45 @@ static Place group(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t g)
     return nth(w, at, g * w->parts);
 }
 
+static OWN_FRAME void retake_one(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t g, double *k,
+                                 Sums *to)
+{
+    Sums s;
+    sum_shared(w, group(w, at, g).at, 1, &(Summing){.k = k}, &s);
+    for (int o = 0; o < 2; o++) {
+        to->hi[o][g] = s.hi[o][0];
+        to->lo[o][g] = s.joined ? s.lo[o][0] : 0;
+    }
+}
+
+/* Once more, where the first shift was far from the mean. */
+static void retake(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, double *k, Sums *s)
+{
+    const int cols = w->plan->form == COLS;
+    int any = 0;
+    for (ptrdiff_t g = 0; g < count && w->centred; g++)
+        if (strays(w, s, g, &k[g])) {
+            any = 1;
+            if (!cols)
+                retake_one(w, at, g, k + g, s);
+        }
+    if (any && cols)
+        sum_shared(w, at, count, &(Summing){.k = k}, s);
+}
+
 void settle(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, double *k, Sums *s,
             Moment *m)
 {
     double zero[TILE] = {0};
+    const int is_double = w->t->dtype == F64;
     k = k ? k : zero;
-    const int is_double = w->t->dtype == F64, cols = w->plan->form == COLS;
-    int again[TILE], any = 0;
-    for (ptrdiff_t g = 0; g < count; g++)
-        any |= again[g] = moment(s, g, is_double, w->centred, &k[g], &m[g]);
-    if (any && cols)
-        sum_shared(w, at, count, &(Summing){.k = k}, s);
-    for (ptrdiff_t g = 0; any && g < count; g++)
-        if (again[g]) {
-            if (!cols)
-                sum_shared(w, group(w, at, g).at, 1, &(Summing){.k = k + g}, s);
-            moment(s, cols ? g : 0, is_double, w->centred, &(double){k[g]}, &m[g]);
-        }
-    for (ptrdiff_t g = 0; g < count && is_double; g++)
-        if (!isfinite(m[g].m2)) /* not finite, or only its squares */
+    if (!is_double) /* doubles have been */
+        retake(w, at, count, k, s);
+    for (ptrdiff_t g = 0; g < count; g++) {
+        m[g] = moment(w, s, g, k[g]);
+        if (is_double && !isfinite(m[g].m2)) /* not finite, or only its squares */
             m[g] = exact_moment(w, group(w, at, g).at);
+    }
 }
 
 /* Of included elements, group by group. */
@@ -193,7 +226,7 @@ static void sample_all(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count
     }
 }
 
-void shifts(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, double *k)
+static void shifts(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, double *k)
 {
     const int sampled = w->t->dtype == F64 && w->centred, cols = w->plan->form == COLS;
     if (sampled)
@@ -203,11 +236,19 @@ void shifts(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, double *k
         k[g] = 0;
 }
 
+void take_sums(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, Scratch *kept, double *k,
+               Sums *s)
+{
+    shifts(w, at, count, k);
+    sum_shared(w, at, count, &(Summing){.k = k, .kept = kept}, s);
+    if (w->t->dtype == F64)
+        retake(w, at, count, k, s);
+}
+
 void take(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, Moment *m)
 {
     double k[TILE];
     Sums s;
-    shifts(w, at, count, k);
-    sum_shared(w, at, count, &(Summing){.k = k}, &s);
+    take_sums(w, at, count, NULL, k, &s);
     settle(w, at, count, k, &s, m);
 }

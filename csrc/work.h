@@ -304,12 +304,12 @@ Piece block_of(const Plan *, const Blocks *, ptrdiff_t b);
 /* Of each of an item's groups, tile of them at most; the included elements. */
 void sums(const Work *, const ptrdiff_t at[STEPS], ptrdiff_t count, const Summing *, Sums *);
 
-/* moments.c: the moments of an item's groups, parts together; about what k they are summed first;
- * those sums, as sums() has them; and the moments from these (k NULL: about 0, as rows of floats
- * are). */
+/* moments.c: the moments of an item's groups, parts together; their sums, as sums() has them, or
+ * about what k is then; and the moments from these (k NULL: about 0, as rows of floats are). */
 void take(const Work *, const ptrdiff_t at[STEPS], ptrdiff_t count, Moment *);
-void shifts(const Work *, const ptrdiff_t at[STEPS], ptrdiff_t count, double *k);
 void sum_shared(const Work *, const ptrdiff_t at[STEPS], ptrdiff_t count, const Summing *, Sums *);
+void take_sums(const Work *, const ptrdiff_t at[STEPS], ptrdiff_t count, Scratch *kept, double *k,
+               Sums *);
 void settle(const Work *, const ptrdiff_t at[STEPS], ptrdiff_t count, double *k, Sums *, Moment *);
 /* What groups share, f[0] .. f[count / parts - 1], to each of their parts: count of them, or TILE
  * if one group has more. */
