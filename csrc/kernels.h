@@ -84,10 +84,10 @@ typedef struct {
     int joined, masked;
 } Sums;
 
-/* Of each: the mean, rest of which is beyond float, or beyond it; sum (x - mean)^2; 1 / sqrt of the variance and
- * eps; and, in the arithmetic type, what makes xhat, ((x - hi) - lo) * scale, and dx, with shift and
- * slope, too. Beyond these limits it does not carry them. inverse: 1 / n where that is exact, else 0.
- */
+/* Of each: the mean, rest of which is beyond float, or, of doubles, beyond the mean; sum (x -
+ * mean)^2; 1 / sqrt of the variance and eps. And, in the arithmetic type, what makes xhat,
+ * ((x - hi) - lo) * scale, and dx, with shift and slope, too; beyond these limits it does not carry
+ * them. inverse: 1 / n where that is exact, else 0. */
 typedef struct {
     double inverse, eps, far, least, most;
     int centred;
