@@ -103,7 +103,7 @@ void applied_rows(const Work *w, Applying *a, ptrdiff_t run, ptrdiff_t i, int ba
 }
 
 /* Elements i .. i + n - 1 of some runs from `run` on, or back. Of x that was taken, what comes
- * next is asked for. */
+ * next is asked for, if it has not been. */
 static void walk_rows(const Work *w, Applying *a, ptrdiff_t run, ptrdiff_t runs, ptrdiff_t i,
                       ptrdiff_t n, int back, char *wide)
 {
@@ -112,7 +112,7 @@ static void walk_rows(const Work *w, Applying *a, ptrdiff_t run, ptrdiff_t runs,
     Applied rows;
     const ptrdiff_t g_run = w->plan->run[0].step[G], size = itemsize(w->t->dtype);
     applied_rows(w, a, run, i, back, &rows);
-    rows.x.ahead = w->walked ? 0 : row->step[X] * a->count;
+    rows.x.ahead = w->walked || !w->near || w->stream ? 0 : row->step[X] * a->count;
     if (!w->t->g) {
         w->walk->sweep_rows(&rows, &none, n, runs);
         return;

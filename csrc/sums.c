@@ -9,6 +9,20 @@ static const double *weights(const Work *w, ptrdiff_t param)
     return w->vector ? w->wide + param : NULL;
 }
 
+/* Bytes from x to what is asked for while rows are taken. Of those that are applied at once the
+ * lines of y, for then the next are asked for; where lines pass the caches by, these. */
+static ptrdiff_t ahead_of(const Work *w, const Piece *c, const Walk *x)
+{
+    const Tensors *t = w->t;
+    const Loop *row = across(w->plan), *run = &w->plan->run[0];
+    if (w->piped || !t->y || t->g || !w->near)
+        return w->ahead;
+    if (w->stream)
+        return c->count * x->step;
+    const int alike = row->step[X] == row->step[Y] && run->step[X] == run->step[Y];
+    return alike ? (t->y + c->at[Y]) - (t->x + c->at[X]) : w->ahead;
+}
+
 /* A block of each group, x at its start, while other groups are applied: run by run where each run
  * has parameters of its own. */
 static void sweep(const Work *w, const Piece *c, Walk x, const Summing *how, double *sums)
@@ -18,7 +32,7 @@ static void sweep(const Work *w, const Piece *c, Walk x, const Summing *how, dou
     const ptrdiff_t each = meanwhile && p->run[0].step[PARAM] ? 1 : c->runs;
     double lanes[KEPT * 2 * LANES];
     if (!p->pack && !how->kept)
-        x.ahead = w->ahead;
+        x.ahead = ahead_of(w, c, &x);
     else if (!p->pack) /* what the next are made of */
         x.ahead = w->job->sum->x + c->at[X] + c->i * itemsize(F32) + c->count * x.step - x.at;
     for (ptrdiff_t run = 0; run < c->runs; run += each, x.at += x.run) {
@@ -37,14 +51,6 @@ static void sweep(const Work *w, const Piece *c, Walk x, const Summing *how, dou
         }
         w->walk->sweep_rows(&a, &t, c->n, each);
     }
-}
-
-/* Of a gradient whose items stay in the second cache the next item is asked for, else the next run.
- */
-static int near(const Work *w)
-{
-    enum { NEAR = 1 << 16 };
-    return w->plan->runs * w->plan->n * itemsize(w->t->dtype) * w->batch <= NEAR;
 }
 
 /* A block of each of an item's groups; a group's step is its runs in scratch, or in memory. */
@@ -69,10 +75,10 @@ static OWN_FRAME void sum_rows(const Work *w, const Piece *c, const Summing *how
         g.at = gs.bytes;
         if (by)
             move(w, GRAD, c, &gs, NULL, NULL);
-    } else if (by) {
+    } else if (by) { /* the next item, or the next run */
         g.at += c->at[G] + c->run * run->step[G] + c->i * size;
-        x.ahead = near(w) ? x.step * c->count : x.run;
-        g.ahead = near(w) ? g.step * c->count : g.run;
+        x.ahead = w->near ? x.step * c->count : x.run;
+        g.ahead = w->near ? g.step * c->count : g.run;
     }
     if (by)
         w->walk->dots_rows(&x, &g, c->count, c->n, c->runs, &by->about, weights(w, param),

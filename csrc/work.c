@@ -146,6 +146,13 @@ static int pipes(const Work *w, const Plan *p)
     return rows && fits && w->parts <= TILE && !w->blended && !job->given_mean;
 }
 
+/* Do x of an item, and the gradient or y, stay in the second cache? */
+static int is_near(const Work *w, const Plan *p)
+{
+    enum { NEAR = 1 << 17 };
+    return (w->t->g ? 2 : 1) * w->batch * p->runs * p->n * itemsize(w->t->dtype) <= NEAR;
+}
+
 /* Are the groups of an item packed once? */
 static int keeps(const Work *w, const Plan *p)
 {
@@ -274,6 +281,7 @@ static int lay_out(Planned *to, const Job *job)
     w->split = plan->form == COLS || job->t.g;
     make_items(w, batch_of(w, plan));
     w->kept = keeps(w, plan);
+    w->near = is_near(w, plan);
     if ((!job->t.g || !w->vector) && share_insides(w, w->items) < 0)
         return -1;
     w->piped = w->piped && w->inside == 1;

@@ -60,6 +60,7 @@ typedef struct {
     ptrdiff_t lead;
     Blocks blocks[2];          /* of sums; of dots, with weights along the elements */
     ptrdiff_t ahead;           /* bytes from what is taken of rows to what is asked for */
+    int near;                  /* items stay in the second cache */
     int vector;                /* weight and bias run along the elements of a run: both are there */
     const void *weight, *bias; /* params of the arithmetic type; NULL: 1, 0 */
     ptrdiff_t params;
