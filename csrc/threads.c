@@ -26,7 +26,7 @@ typedef struct {
     pthread_cond_t wake, done;
     atomic_uint state;
     atomic_int asleep, waiting, ending;
-    int made, placed;
+    int made, placed; /* placed: so many of them by keep_clear() */
     pthread_t threads[MAX_THREADS];
     atomic_long ids[MAX_THREADS]; /* the system's */
     Worker *worker;
@@ -300,11 +300,10 @@ static void keep_clear(void)
 
 static void invite(unsigned places)
 {
-    const int asleep = atomic_load(&pool.asleep);
-    if (asleep || pool.placed < pool.made)
+    if (atomic_load(&pool.asleep) || pool.placed < pool.made)
         keep_clear();
     atomic_store(&pool.state, places * PLACE);
-    if (!asleep && !atomic_load(&pool.asleep))
+    if (atomic_load(&pool.asleep) == 0)
         return;
     pthread_mutex_lock(&pool.lock);
     for (unsigned i = 0; i < places; i++)

@@ -464,6 +464,42 @@ for shape, calls in ((30, 70), 1000), ((40, 20000), 100):
 """)
 
 
+@needs_proc
+@SANITIZED
+def test_woken_beside_the_caller():
+    """On any processor that it may use but its own; where there are too few, on all of them."""
+    if not hasattr(os, "sched_setaffinity") or len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("there is one processor, or none can be told")
+    child.run("""
+import ctypes, os, time, numpy as np, normc
+here = ctypes.CDLL(None).sched_getcpu
+x = np.ones((1000, 1000))
+normc.set_num_threads(2)
+allowed = os.sched_getaffinity(0)
+def woken():
+    time.sleep(0.01)  # it falls asleep
+    normc.layer_norm(x)
+    task, = set(map(int, os.listdir("/proc/self/task"))) - {os.getpid()}
+    return os.sched_getaffinity(task)
+for i in range(100):
+    before = here()
+    masks = woken()
+    if here() == before:
+        assert masks == allowed - {before}, (masks, before)
+        break
+else:
+    raise AssertionError("never in one place")
+for cpu in allowed:
+    os.sched_setaffinity(0, {cpu})
+    assert woken() == {cpu}, cpu
+os.sched_setaffinity(0, allowed)
+normc.set_num_threads(len(allowed) + 1)
+normc.layer_norm(x)
+for task in set(map(int, os.listdir("/proc/self/task"))) - {os.getpid()}:
+    assert os.sched_getaffinity(task) == allowed
+""")
+
+
 def test_eight_python_threads(rng):
     """On shared layers, beside others that call and change limits: no update is lost."""
     batch = rng.normal(size=(300, 40)).astype(np.float32) + 3
