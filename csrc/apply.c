@@ -298,7 +298,7 @@ static void apply_fast(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count
 }
 
 int apply_dx(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, const Statistics *made,
-             const float *weight, Lines *lines)
+             const Values *weight, Lines *lines)
 {
     char wide[TILE] = {0};
     const Affine own = {.hi = &made->hi,
@@ -306,7 +306,7 @@ int apply_dx(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, const St
                         .scale = &made->scale,
                         .shift = &made->shift,
                         .slope = &made->slope,
-                        .weight = weight ? weight : made->scale.f32, /* nobody's */
+                        .weight = weight ? weight : &made->scale, /* nobody's */
                         .cut = w->cut,
                         .stream = w->stream};
     apply_fast(w, at, count, NULL, &own, lines, wide);

@@ -324,7 +324,7 @@ void apply_made(const Work *, const ptrdiff_t at[STEPS], ptrdiff_t count, const 
 /* Makes the dx of at most w->tile groups; weight: of each, NULL: along their elements. 1: some are
  * not finite, float may not have carried them. */
 int apply_dx(const Work *, const ptrdiff_t at[STEPS], ptrdiff_t count, const Statistics *,
-             const float *weight, Lines *);
+             const Values *weight, Lines *);
 /* The same of a table, of rows as they lie. */
 void apply_tabled(const Work *, const ptrdiff_t at[STEPS], ptrdiff_t count, Lines *);
 /* Of given statistics: what every channel is made with into values, ROWS_OF_PARAMS rows, if groups
