@@ -250,8 +250,8 @@ static OWN_FRAME void apply_pieces(const Pieces *s, Share *share, Lines *lines)
     if (w->table)
         affine(w, w->table, w->pitch, s->at[PARAM], &own);
     applying(&a, s->at, s->count, s->f, w->table ? &own : s->made, NULL, lines);
-    for (ptrdiff_t g = 0; g < s->count && p->pack; g++)
-        a.fill[g] = s->made ? get(w, s->made->hi, g) : s->f[g].hi;
+    for (ptrdiff_t g = 0; g < s->count && w->t->mask; g++)
+        a.fill[g] = s->f[g].hi;
     const int rows = p->form == ROWS && !p->pack;
     if (rows && w->inside == 1)
         apply_rows(w, &a, back, wide);

@@ -125,23 +125,24 @@ static void fill_lanes(ptrdiff_t count, double *values)
 }
 
 /* What groups are summed about, as the kernels take it: of their own, or, in `spread`, of their
- * parts. Floats have no second word, and parts of theirs, without weights along the elements, need
- * no rstd yet. */
-static Deviations about(const Work *w, ptrdiff_t groups, Statistics *own, double spread[3][TILE])
+ * parts. Without weights along the elements there is no use for a second word, nor, of floats, for
+ * rstd. */
+static Deviations about(const Work *w, ptrdiff_t groups, Statistics *own, double spread[2][TILE])
 {
-    const int f64 = w->t->dtype == F64, some = f64 ? 3 : 1;
-    double *const from[3] = {own->mean, own->rest, own->rstd};
-    for (int o = 0; o < 3 && w->parts == 1; o++)
-        fill_lanes(groups, from[o]);
-    if (w->parts == 1)
-        return (Deviations){own->mean, f64 ? own->rest : none, own->rstd};
-    for (int o = 0; o < some; o++) {
+    const int f64 = w->t->dtype == F64;
+    if (w->parts == 1) {
+        fill_lanes(groups, own->mean);
+        fill_lanes(groups, own->rstd);
+        return (Deviations){own->mean, f64 && w->vector ? own->rest : none, own->rstd};
+    }
+    const double *const from[2] = {own->mean, own->rstd};
+    for (int o = 0; o < 1 + f64; o++) {
         for (ptrdiff_t i = 0, g = 0; g < groups; g++)
             for (ptrdiff_t p = 0; p < w->parts; p++)
                 spread[o][i++] = from[o][g];
         fill_lanes(groups * w->parts, spread[o]);
     }
-    return (Deviations){spread[0], f64 ? spread[1] : none, f64 ? spread[2] : none};
+    return (Deviations){spread[0], none, f64 ? spread[1] : none};
 }
 
 int back_quick(const Drive *d, const ptrdiff_t at[STEPS], ptrdiff_t count, double *params,
@@ -149,7 +150,7 @@ int back_quick(const Drive *d, const ptrdiff_t at[STEPS], ptrdiff_t count, doubl
 {
     const Work *w = d->w;
     const ptrdiff_t groups = means(w, count), step = across(w->plan)->step[PARAM];
-    double spread[3][TILE];
+    double spread[2][TILE];
     Values weight;
     Sums s;
     Statistics own;
