@@ -102,8 +102,8 @@ void applied_rows(const Work *w, Applying *a, ptrdiff_t run, ptrdiff_t i, int ba
     to->lines = a->lines;
 }
 
-/* Elements i .. i + n - 1 of some runs from `run` on, or back. Of x that was taken, what comes
- * next is asked for, if it has not been. */
+/* Elements i .. i + n - 1 of some runs from `run` on, or back. Of x that was taken, the
+ * next item is asked for, where items stay near and nothing else has asked for it. */
 static void walk_rows(const Work *w, Applying *a, ptrdiff_t run, ptrdiff_t runs, ptrdiff_t i,
                       ptrdiff_t n, int back, char *wide)
 {

@@ -27,7 +27,7 @@ static int quick_statistics(const Drive *d, const ptrdiff_t at[STEPS], ptrdiff_t
 }
 
 /* Of groups with weights along their elements, whose sums are in s: params has them already, so
- * what floats do not carry is made again from here. */
+ * what is not carried is made again from here. */
 static void apply_carefully(const Drive *d, const ptrdiff_t at[STEPS], ptrdiff_t count,
                             const Sums *s, const Statistics *own, Lines *lines)
 {

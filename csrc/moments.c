@@ -178,7 +178,7 @@ void settle(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, double *k
     double zero[TILE] = {0};
     const int is_double = w->t->dtype == F64;
     k = k ? k : zero;
-    if (!is_double) /* doubles have been */
+    if (!is_double) /* doubles have been, for kernel finish() to find them near the mean */
         retake(w, at, count, k, s);
     for (ptrdiff_t g = 0; g < count; g++) {
         m[g] = moment(w, s, g, k[g]);

@@ -15,7 +15,7 @@ static ptrdiff_t ahead_of(const Work *w, const Piece *c, const Walk *x)
 {
     const Tensors *t = w->t;
     const Loop *row = across(w->plan), *run = &w->plan->run[0];
-    if (w->piped || !t->y || t->g || !w->near)
+    if (w->piped || w->blended || !t->y || t->g || !w->near)
         return w->ahead;
     if (w->stream)
         return c->count * x->step;

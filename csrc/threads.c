@@ -276,9 +276,10 @@ static int make(int n)
 
 /* ---- the caller's side --------------------------------------------------------------- */
 
-/* Where the caller is allowed to run, but not where it runs. A processor that sleeps may look taken
- * (virtual ones do), and who is woken would wait beside it for the caller's to be free. */
-static void keep_clear(void)
+/* All may run where the caller may, but, if that is enough for so many, not where it does. A
+ * processor that sleeps may look taken (virtual ones do), and who is woken would wait on the
+ * caller's for that to be free. */
+static void keep_clear(unsigned places)
 {
 #ifdef __linux__
     static cpu_set_t others;
@@ -288,7 +289,7 @@ static void keep_clear(void)
         return;
     clear = mine;
     CPU_CLR((size_t)cpu, &clear);
-    if (CPU_COUNT(&clear) < pool.made)
+    if (CPU_COUNT(&clear) < (int)places)
         clear = mine;
     if (!CPU_EQUAL(&clear, &others))
         pool.placed = 0;
@@ -301,7 +302,7 @@ static void keep_clear(void)
 static void invite(unsigned places)
 {
     if (atomic_load(&pool.asleep) || pool.placed < pool.made)
-        keep_clear();
+        keep_clear(places);
     atomic_store(&pool.state, places * PLACE);
     if (atomic_load(&pool.asleep) == 0)
         return;

@@ -146,7 +146,7 @@ static int pipes(const Work *w, const Plan *p)
     return rows && fits && w->parts <= TILE && !w->blended && !job->given_mean;
 }
 
-/* Do x of an item, and the gradient or y, stay in the second cache? */
+/* Do x of an item, and its gradient, stay in the second cache, with as much of y? */
 static int is_near(const Work *w, const Plan *p)
 {
     enum { NEAR = 1 << 17 };

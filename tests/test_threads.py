@@ -474,29 +474,29 @@ def test_woken_beside_the_caller():
 import ctypes, os, time, numpy as np, normc
 here = ctypes.CDLL(None).sched_getcpu
 x = np.ones((1000, 1000))
-normc.set_num_threads(2)
-allowed = os.sched_getaffinity(0)
-def woken():
-    time.sleep(0.01)  # it falls asleep
-    normc.layer_norm(x)
-    task, = set(map(int, os.listdir("/proc/self/task"))) - {os.getpid()}
-    return os.sched_getaffinity(task)
-for i in range(100):
-    before = here()
-    masks = woken()
-    if here() == before:
-        assert masks == allowed - {before}, (masks, before)
-        break
-else:
+allowed = set(sorted(os.sched_getaffinity(0))[:2])
+os.sched_setaffinity(0, allowed)
+def woken(n):
+    time.sleep(0.01)  # they fall asleep
+    with normc.threads(n):
+        normc.layer_norm(x)
+    tasks = set(map(int, os.listdir("/proc/self/task"))) - {os.getpid()}
+    return [os.sched_getaffinity(task) for task in tasks]
+def beside(others):
+    for i in range(100):
+        before = here()
+        masks = woken(2)
+        if here() == before:
+            assert masks == [allowed - {before}] * others, (masks, before)
+            return
     raise AssertionError("never in one place")
+beside(1)
 for cpu in allowed:
     os.sched_setaffinity(0, {cpu})
-    assert woken() == {cpu}, cpu
+    assert woken(2) == [{cpu}], cpu
 os.sched_setaffinity(0, allowed)
-normc.set_num_threads(len(allowed) + 1)
-normc.layer_norm(x)
-for task in set(map(int, os.listdir("/proc/self/task"))) - {os.getpid()}:
-    assert os.sched_getaffinity(task) == allowed
+assert woken(4) == [allowed] * 3  # one processor would not be enough
+beside(3)
 """)
 
 
