@@ -52,8 +52,8 @@ static int strays(const Work *w, const Sums *s, ptrdiff_t g, double *k)
     const double most = is_double ? 0.5 : 0x1p22, inverse = s->masked ? 0 : w->finish.inverse;
     const double count = s->masked ? s->count[g] : s->n;
     const Two both = sums_of(s, g);
-    const double mean = inverse ? both.hi * inverse : both.hi / count;
-    const double square = inverse ? both.lo * inverse : both.lo / count;
+    const double mean = inverse > 0 ? both.hi * inverse : both.hi / count;
+    const double square = inverse > 0 ? both.lo * inverse : both.lo / count;
     if (!(mean * mean > most * (square - mean * mean)) || !isfinite(both.hi) || !isfinite(both.lo))
         return 0;
     *k = is_double ? *k + mean : (double)(float)(*k + mean);
