@@ -320,8 +320,8 @@ static int by_channel(Work *w)
     const ptrdiff_t channels = w->t->shape[w->job->axis];
     const ptrdiff_t size = ROWS_OF_PARAMS * arithsize(w->t->dtype) + (ptrdiff_t)sizeof(Fold);
     const int few = channels <= TILE;
-    double own[4 * TILE];
-    void *room = NULL; /* of a table, and folds before it */
+    double own[4 * TILE]; /* of the arithmetic type */
+    void *room = NULL;    /* of a table, and folds before it */
     Fold *folds = NULL;
     if (!few || !tabulate_quick(w, channels, own)) {
         if (!(room = malloc((size_t)(channels * size))))

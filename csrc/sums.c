@@ -11,7 +11,7 @@ static const double *weights(const Work *w, ptrdiff_t param)
 
 /* Bytes from x to what is asked for while rows are taken. Of those that are applied at once the
  * lines of y, for then the next are asked for; where lines pass the caches by, these. */
-static ptrdiff_t ahead_of(const Work *w, const Piece *c, const Walk *x)
+static ptrdiff_t asked_for(const Work *w, const Piece *c, const Walk *x)
 {
     const Tensors *t = w->t;
     const Loop *row = across(w->plan), *run = &w->plan->run[0];
@@ -32,7 +32,7 @@ static void sweep(const Work *w, const Piece *c, Walk x, const Summing *how, dou
     const ptrdiff_t each = meanwhile && p->run[0].step[PARAM] ? 1 : c->runs;
     double lanes[KEPT * 2 * LANES];
     if (!p->pack && !how->kept)
-        x.ahead = ahead_of(w, c, &x);
+        x.ahead = asked_for(w, c, &x);
     else if (!p->pack) /* what the next are made of */
         x.ahead = w->job->sum->x + c->at[X] + c->i * itemsize(F32) + c->count * x.step - x.at;
     for (ptrdiff_t run = 0; run < c->runs; run += each, x.at += x.run) {
