@@ -42,6 +42,8 @@ typedef struct {
  * the start of the next, `made` bytes of `at`, and so does the line a few runs longer, until its
  * stores are no longer on their way. */
 enum { LINE = 64, SHARED = 4 };
+/* Elements of a run for whose sake vectors of y are of one line each. */
+enum { LINED = 128 };
 typedef struct {
     _Alignas(LINE) char bytes[SHARED][LINE];
     char *at[SHARED];

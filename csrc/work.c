@@ -7,71 +7,6 @@
 #include <stdint.h>
 #include <stdlib.h>
 
-/* Is any magnitude at least `most`, or NaN? In the type itself, so that the loop is a vector's. */
-static int any_above(const Work *w, const void *values, ptrdiff_t n, double most)
-{
-    int above = 0;
-    if (w->t->dtype == F64)
-        for (ptrdiff_t i = 0; i < n; i++)
-            above |= !(fabs(((const double *)values)[i]) < most);
-    else
-        for (ptrdiff_t i = 0; i < n; i++)
-            above |= !(fabsf(((const float *)values)[i]) < (float)most);
-    return above;
-}
-
-/* Is each 0, or between 1 / MILD and MILD? */
-static int mild(const Work *w, const void *values, ptrdiff_t n)
-{
-    int all = 1;
-    if (w->t->dtype == F64)
-        for (ptrdiff_t i = 0; values && i < n; i++) {
-            const double size = fabs(((const double *)values)[i]);
-            all &= (size >= 1 / MILD && size <= MILD) || size == 0;
-        }
-    else
-        for (ptrdiff_t i = 0; values && i < n; i++) {
-            const float size = fabsf(((const float *)values)[i]);
-            all &= (size >= (float)(1 / MILD) && size <= (float)MILD) || size == 0;
-        }
-    return all;
-}
-
-/* Of short runs without a bias. Nobody writes them; const, they would fill a file. */
-static _Alignas(LINE) char zeros[1 << 14];
-
-/* Both parameters or neither along the elements of a run: what is missing is made. */
-static int parameters_of(Work *w)
-{
-    const Job *job = w->job;
-    const ptrdiff_t n = w->params, size = arithsize(job->t.dtype);
-    w->weight = job->weight;
-    w->bias = job->bias;
-    w->owned = NULL;
-    if (w->vector && job->weight && !job->bias && !job->t.g &&
-        n * size <= (ptrdiff_t)sizeof zeros) {
-        w->bias = zeros;
-    } else if (w->vector && !(job->weight && (job->bias || job->t.g))) {
-        w->owned = calloc((size_t)n, (size_t)size);
-        if (!w->owned)
-            return -1;
-        for (ptrdiff_t i = 0; !job->weight && i < n; i++)
-            put(w, w->owned, i, 1);
-        if (job->weight)
-            w->bias = w->owned;
-        else
-            w->weight = w->owned;
-    }
-    w->mild = !w->vector && !w->t->g && mild(w, job->weight, n) && mild(w, job->bias, n);
-    if (w->vector &&
-        !w->t->g) { /* halves have no flat term in their bound for what float loses near zero */
-        const int half = w->t->dtype < F32;
-        w->far = (job->bias && any_above(w, job->bias, n, limits(w).far)) ||
-                 (half && job->weight && any_above(w, job->weight, n, 0x1p30));
-    }
-    return 0;
-}
-
 /* Of ReLU. What rounds to -0 stays that, as it does where it is rounded first. */
 static double cut_of(const Job *job)
 {
@@ -311,7 +246,7 @@ Work *work_open(Planned *own, const Job *job)
     w->job = job;
     w->finish.eps = job->eps;
     w->table = NULL;
-    if (p->plan.groups * p->plan.runs * p->plan.n > 0 && parameters_of(w) < 0) {
+    if (p->plan.groups * p->plan.runs * p->plan.n > 0 && weights_open(w) < 0) {
         free(w->spans);
         return NULL;
     }

@@ -64,7 +64,7 @@ typedef struct {
     int vector;                /* weight and bias run along the elements of a run: both are there */
     const void *weight, *bias; /* params of the arithmetic type; NULL: 1, 0 */
     ptrdiff_t params;
-    void *owned;        /* one of them, where it had to be made */
+    void *owned;        /* what of them had to be made or moved */
     const double *wide; /* of a gradient with weights along a run: they, in double */
     /* of given statistics: what each channel is made with, rows of `pitch`; NULL: that is found by
      * group */
@@ -197,6 +197,9 @@ static inline ptrdiff_t stat_step(const Work *w)
         return across(w->plan)->step[STAT];
     return job->axis == 0 ? w->plan->groups / job->t.shape[job->axis] : 1;
 }
+
+/* weights.c: weight and bias of this call; -1: out of memory. */
+int weights_open(Work *);
 
 /* A packed piece: at most BLOCK elements of the arithmetic type, in shape order. */
 typedef union {

@@ -1,0 +1,114 @@
+/* A call's weight and bias, as kernels take them: one for a run, or both along its elements. */
+#include "work.h"
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+
+/* Is any magnitude at least `most`, or NaN? In the type itself, so that the loop is a vector's. */
+static int any_above(const Work *w, const void *values, ptrdiff_t n, double most)
+{
+    int above = 0;
+    if (w->t->dtype == F64)
+        for (ptrdiff_t i = 0; i < n; i++)
+            above |= !(fabs(((const double *)values)[i]) < most);
+    else
+        for (ptrdiff_t i = 0; i < n; i++)
+            above |= !(fabsf(((const float *)values)[i]) < (float)most);
+    return above;
+}
+
+/* Is each 0, or between 1 / MILD and MILD? */
+static int mild(const Work *w, const void *values, ptrdiff_t n)
+{
+    int all = 1;
+    if (w->t->dtype == F64)
+        for (ptrdiff_t i = 0; values && i < n; i++) {
+            const double size = fabs(((const double *)values)[i]);
+            all &= (size >= 1 / MILD && size <= MILD) || size == 0;
+        }
+    else
+        for (ptrdiff_t i = 0; values && i < n; i++) {
+            const float size = fabsf(((const float *)values)[i]);
+            all &= (size >= (float)(1 / MILD) && size <= (float)MILD) || size == 0;
+        }
+    return all;
+}
+
+/* Of short runs without a bias, from any place in a line on. Nobody writes them; const, they would
+ * fill a file. */
+enum { SHORT = 1 << 14 };
+static _Alignas(LINE) char zeros[SHORT + LINE];
+
+static ptrdiff_t place(const void *p)
+{
+    return (ptrdiff_t)((uintptr_t)p % LINE);
+}
+
+/* Vectors of y are of one line each (before_line in kernels/rows.inc). Is it worth it that those of
+ * the parameters are, too: that these have y's place in a line? */
+static int lines_up(const Work *w, ptrdiff_t bytes)
+{
+    enum { FEW = 8, MANY = 1 << 13 };
+    const Plan *p = w->plan;
+    const Loop *row = across(p);
+    const int rows = p->form == ROWS && !p->pack && p->runs == 1 && w->t->dtype >= F32;
+    const int alike = row->step[Y] % LINE == 0 && row->step[PARAM] == 0;
+    return rows && alike && w->t->y && !w->t->g && bytes <= SHORT && p->n >= LINED &&
+           p->groups >= FEW && p->groups * p->n >= MANY;
+}
+
+/* n values at `to`; NULL: ones. */
+static const void *laid(const Work *w, void *to, const void *values, ptrdiff_t n)
+{
+    if (values)
+        memcpy(to, values, (size_t)(n * arithsize(w->t->dtype)));
+    for (ptrdiff_t i = 0; !values && i < n; i++)
+        put(w, to, i, 1);
+    return to;
+}
+
+/* Along the elements of a run there are both, or neither: what is missing is made, and what is not
+ * at its place moved. */
+static int pair(Work *w)
+{
+    const Job *job = w->job;
+    const ptrdiff_t n = w->params, bytes = n * arithsize(w->t->dtype), most = bytes + LINE;
+    const int lined = lines_up(w, bytes), none = !job->bias && !w->t->g;
+    const ptrdiff_t at = lined ? place(w->t->y) : 0;
+    const int weight = !job->weight || (lined && place(job->weight) != at);
+    const int bias = none ? bytes > SHORT : lined && place(job->bias) != at;
+    if (none)
+        w->bias = zeros + at;
+    if (!weight && !bias)
+        return 0;
+    const size_t size = (size_t)((weight + bias) * most + LINE);
+    char *room = w->owned = none && bias ? calloc(size, 1) : malloc(size);
+    if (!room)
+        return -1;
+    room += (at - place(room) + LINE) % LINE;
+    if (weight)
+        w->weight = laid(w, room, job->weight, n);
+    room += weight * most / LINE * LINE;
+    if (bias)
+        w->bias = none ? room : laid(w, room, job->bias, n);
+    return 0;
+}
+
+int weights_open(Work *w)
+{
+    const Job *job = w->job;
+    const ptrdiff_t n = w->params;
+    w->weight = job->weight;
+    w->bias = job->bias;
+    w->owned = NULL;
+    if (w->vector && pair(w) < 0)
+        return -1;
+    w->mild = !w->vector && !w->t->g && mild(w, job->weight, n) && mild(w, job->bias, n);
+    if (w->vector && !w->t->g) {
+        /* halves have no flat term in their bound for what float loses near zero */
+        const int half = w->t->dtype < F32;
+        w->far = (job->bias && any_above(w, job->bias, n, limits(w).far)) ||
+                 (half && job->weight && any_above(w, job->weight, n, 0x1p30));
+    }
+    return 0;
+}
