@@ -115,7 +115,7 @@ static OWN_FRAME void sum_narrow(const Work *w, const Piece *c, const Summing *h
 {
     const ptrdiff_t each = period_of(c), rows = c->runs * c->n, rest = rows % each;
     const ptrdiff_t bytes = c->count * (ptrdiff_t)sizeof(double);
-    double wide[3][TILE];
+    _Alignas(LINE) double wide[3][TILE];
     Deviations repeats = {repeated(about->k, bytes, each, wide[0]), NULL, NULL};
     if (how->by) {
         repeats.lo = repeated(about->lo, bytes, each, wide[1]);

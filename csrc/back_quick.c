@@ -7,14 +7,14 @@ int nothing_in_way(const Work *w)
     return !w->t->mask && !w->blended && w->batch <= w->tile;
 }
 
-static const double none[TILE];
+static const _Alignas(LINE) double none[TILE];
 
 static int quick_statistics(const Drive *d, const ptrdiff_t at[STEPS], ptrdiff_t groups,
                             Statistics *own)
 {
     const Work *w = d->w;
     const int is_double = w->t->dtype == F64;
-    double k[TILE];
+    _Alignas(LINE) double k[TILE];
     Sums s;
     if (d->moments)
         return w->kernels->fold_moments(d->moments + stat_of(w, at), stat_step(w), groups,
@@ -150,7 +150,7 @@ int back_quick(const Drive *d, const ptrdiff_t at[STEPS], ptrdiff_t count, doubl
 {
     const Work *w = d->w;
     const ptrdiff_t groups = means(w, count), step = across(w->plan)->step[PARAM];
-    double spread[2][TILE];
+    _Alignas(LINE) double spread[2][TILE];
     Values weight;
     Sums s;
     Statistics own;

@@ -7,7 +7,7 @@ static void dots_fast(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count,
                       Dot *d, ptrdiff_t step, double *params, ptrdiff_t pitch)
 {
     const int is_double = w->t->dtype == F64, cols = w->plan->form == COLS;
-    double k[TILE], lo[TILE], rstd[TILE];
+    _Alignas(LINE) double k[TILE], lo[TILE], rstd[TILE];
     const Weighing by = {{k, lo, rstd}, params, pitch};
     const Summing how = {.k = k, .by = &by};
     Sums sum;

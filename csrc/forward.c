@@ -107,7 +107,7 @@ static void add_in(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, Sc
 static OWN_FRAME void take_in(const Drive *d, ptrdiff_t item, Lines *lines, Scratch *kept)
 {
     const Work *w = d->w;
-    double k[TILE];
+    _Alignas(LINE) double k[TILE];
     Sums s;
     Batch b;
     b.count = item_groups(w, item, b.at);
@@ -294,8 +294,8 @@ static int by_phase(const Work *w)
 }
 
 /* The statistics are given. What every channel is made with, if nothing stands in the way of any;
- * values: four rows. */
-static int tabulate_quick(Work *w, ptrdiff_t channels, void *values)
+ * values: four rows of `pitch`. */
+static int tabulate_quick(Work *w, ptrdiff_t channels, void *values, ptrdiff_t pitch)
 {
     const Job *job = w->job;
     if (w->plan->pack || !w->mild || across(w->plan)->step[PARAM] != 1)
@@ -307,29 +307,30 @@ static int tabulate_quick(Work *w, ptrdiff_t channels, void *values)
                                        &s) ||
             !w->kernels->fold_params(&s, n, 1, parameters(w, w->weight, c),
                                      parameters(w, w->bias, c),
-                                     (char *)values + c * arithsize(w->t->dtype), channels))
+                                     (char *)values + c * arithsize(w->t->dtype), pitch))
             return 0;
     }
     w->table = values;
-    w->pitch = channels;
+    w->pitch = pitch;
     return 1;
 }
 
 static int by_channel(Work *w)
 {
-    const ptrdiff_t channels = w->t->shape[w->job->axis];
-    const ptrdiff_t size = ROWS_OF_PARAMS * arithsize(w->t->dtype) + (ptrdiff_t)sizeof(Fold);
+    const ptrdiff_t channels = w->t->shape[w->job->axis],
+                    pitch = (channels + LINE - 1) / LINE * LINE;
+    const ptrdiff_t table = ROWS_OF_PARAMS * arithsize(w->t->dtype) * pitch;
     const int few = channels <= TILE;
-    double own[4 * TILE]; /* of the arithmetic type */
-    void *room = NULL;    /* of a table, and folds before it */
+    _Alignas(LINE) double own[4 * TILE]; /* of the arithmetic type */
+    char *room = NULL;                   /* of a table, and folds after it */
     Fold *folds = NULL;
-    if (!few || !tabulate_quick(w, channels, own)) {
-        if (!(room = malloc((size_t)(channels * size))))
+    if (!few || !tabulate_quick(w, channels, own, pitch)) {
+        if (!(room = aligned_alloc(LINE, (size_t)(table + pitch * (ptrdiff_t)sizeof *folds))))
             return -1;
-        if (few || !tabulate_quick(w, channels, room)) {
-            folds = room;
+        if (few || !tabulate_quick(w, channels, room, pitch)) {
+            folds = (Fold *)(void *)(room + table);
             fold_given(w, channels, folds);
-            tabulate(w, folds, channels, folds + channels);
+            tabulate(w, folds, channels, room);
         }
     }
     parallel(w->threads, w->items, apply_items, &(Drive){w, NULL, folds, PARAM});

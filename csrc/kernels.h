@@ -82,7 +82,7 @@ typedef struct {
 /* Of up to TILE groups: two sums in two words each, the first as kernels have them; joined: the
  * second are there, too. And their elements, n; masked: the included ones are counted. */
 typedef struct {
-    double hi[2][TILE], lo[2][TILE], count[TILE], n;
+    _Alignas(LINE) double hi[2][TILE], lo[2][TILE], count[TILE], n;
     int joined, masked;
 } Sums;
 
@@ -95,11 +95,11 @@ typedef struct {
     int centred;
 } Finish;
 typedef union {
-    float f32[TILE];
+    _Alignas(LINE) float f32[TILE];
     double f64[TILE];
 } Values;
 typedef struct {
-    double count[TILE], mean[TILE], rest[TILE], m2[TILE], rstd[TILE];
+    _Alignas(LINE) double count[TILE], mean[TILE], rest[TILE], m2[TILE], rstd[TILE];
     Values hi, lo, scale, shift, slope;
 } Statistics;
 

@@ -109,7 +109,7 @@ static OWN_FRAME void sum_parts(const Work *w, const ptrdiff_t at[STEPS], ptrdif
                                 const Summing *how, Sums *to)
 {
     const ptrdiff_t parts = w->parts, all = count * parts;
-    double k[TILE];
+    _Alignas(LINE) double k[TILE];
     Sums each;
     Summing own = *how;
     own.k = how->k ? k : NULL;
@@ -247,7 +247,7 @@ void take_sums(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, Scratc
 
 void take(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count, Moment *m)
 {
-    double k[TILE];
+    _Alignas(LINE) double k[TILE];
     Sums s;
     take_sums(w, at, count, NULL, k, &s);
     settle(w, at, count, k, &s, m);

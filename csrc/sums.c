@@ -30,7 +30,7 @@ static void sweep(const Work *w, const Piece *c, Walk x, const Summing *how, dou
     Applying *meanwhile = how->meanwhile;
     const Plan *p = w->plan;
     const ptrdiff_t each = meanwhile && p->run[0].step[PARAM] ? 1 : c->runs;
-    double lanes[KEPT * 2 * LANES];
+    _Alignas(LINE) double lanes[KEPT * 2 * LANES];
     if (!p->pack && !how->kept)
         x.ahead = asked_for(w, c, &x);
     else if (!p->pack) /* what the next are made of */
