@@ -24,7 +24,7 @@ typedef struct {
     Affine with;
     Statistics own;
     Fold f[TILE];
-    _Alignas(64) double params[4 * TILE]; /* of the arithmetic type */
+    _Alignas(LINE) double params[4 * TILE]; /* of the arithmetic type */
 } Batch;
 
 /* Of all at once, if nothing stands in their way. */
@@ -317,8 +317,8 @@ static int tabulate_quick(Work *w, ptrdiff_t channels, void *values, ptrdiff_t p
 
 static int by_channel(Work *w)
 {
-    const ptrdiff_t channels = w->t->shape[w->job->axis],
-                    pitch = (channels + LINE - 1) / LINE * LINE;
+    const ptrdiff_t channels = w->t->shape[w->job->axis];
+    const ptrdiff_t pitch = (channels + LINE - 1) / LINE * LINE; /* whole lines, of any type */
     const ptrdiff_t table = ROWS_OF_PARAMS * arithsize(w->t->dtype) * pitch;
     const int few = channels <= TILE;
     _Alignas(LINE) double own[4 * TILE]; /* of the arithmetic type */

@@ -38,12 +38,13 @@ typedef struct {
     ptrdiff_t step, run, ahead;
 } Walk;
 
+/* Runs of so many elements have vectors of y that are of one line each. */
+enum { LINED = 128 };
+
 /* Lines of y that two runs share, where lines pass the caches by: the end of a run waits here for
  * the start of the next, `made` bytes of `at`, and so does the line a few runs longer, until its
  * stores are no longer on their way. */
 enum { LINE = 64, SHARED = 4 };
-/* Elements of a run for whose sake vectors of y are of one line each. */
-enum { LINED = 128 };
 typedef struct {
     _Alignas(LINE) char bytes[SHARED][LINE];
     char *at[SHARED];

@@ -117,7 +117,7 @@ static ptrdiff_t next_block(const Plan *p, const Piece *c, ptrdiff_t size)
 static OWN_FRAME void sum_cols(const Work *w, const Piece *c, const Summing *how, ptrdiff_t param,
                                int at_once, double *sums, double *included)
 {
-    _Alignas(64) double lanes[2 * LANES * PITCH];
+    _Alignas(LINE) double lanes[2 * LANES * PITCH];
     const Weighing *by = how->by;
     const double *k = how->k;
     const Plan *p = w->plan;
@@ -232,7 +232,7 @@ static void sum_blocks(const Work *w, const ptrdiff_t at[STEPS], ptrdiff_t count
                        const Summing *how, const Blocks *of, ptrdiff_t first, ptrdiff_t last,
                        Sums *to, double *included)
 {
-    _Alignas(64) double block[2 * TILE];
+    _Alignas(LINE) double block[2 * TILE];
     to->joined = last - first > 1;
     if (to->joined)
         clear(to, count);

@@ -39,13 +39,13 @@ static int mild(const Work *w, const void *values, ptrdiff_t n)
 enum { SHORT = 1 << 14 };
 static _Alignas(LINE) char zeros[SHORT + LINE];
 
-static ptrdiff_t place(const void *p)
+static ptrdiff_t place_in_line(const void *p)
 {
     return (ptrdiff_t)((uintptr_t)p % LINE);
 }
 
-/* Vectors of y are of one line each (before_line in kernels/rows.inc). Is it worth it that those of
- * the parameters are, too: that these have y's place in a line? */
+/* Vectors of y are of one line each (ALIGNED in kernels/rows.inc). Is it worth it that those of the
+ * parameters are, too: that these have y's place in a line? */
 static int lines_up(const Work *w, ptrdiff_t bytes)
 {
     enum { FEW = 8, MANY = 1 << 13 };
@@ -72,25 +72,27 @@ static const void *laid(const Work *w, void *to, const void *values, ptrdiff_t n
 static int pair(Work *w)
 {
     const Job *job = w->job;
-    const ptrdiff_t n = w->params, bytes = n * arithsize(w->t->dtype), most = bytes + LINE;
-    const int lined = lines_up(w, bytes), none = !job->bias && !w->t->g;
-    const ptrdiff_t at = lined ? place(w->t->y) : 0;
-    const int weight = !job->weight || (lined && place(job->weight) != at);
-    const int bias = none ? bytes > SHORT : lined && place(job->bias) != at;
-    if (none)
+    const ptrdiff_t n = w->params, bytes = n * arithsize(w->t->dtype);
+    const ptrdiff_t slot = (bytes + LINE) / LINE * LINE;
+    const int lined = lines_up(w, bytes), no_bias = !job->bias && !w->t->g;
+    const ptrdiff_t at = lined ? place_in_line(w->t->y) : 0;
+    const int own_weight = !job->weight || (lined && place_in_line(job->weight) != at);
+    const int own_bias = no_bias ? bytes > SHORT : lined && place_in_line(job->bias) != at;
+    if (no_bias)
         w->bias = zeros + at;
-    if (!weight && !bias)
+    if (!own_weight && !own_bias)
         return 0;
-    const size_t size = (size_t)((weight + bias) * most + LINE);
-    char *room = w->owned = none && bias ? calloc(size, 1) : malloc(size);
+    const size_t size = (size_t)((own_weight + own_bias) * slot + LINE);
+    /* no bias is 0, and of many elements nobody has to write it */
+    char *room = w->owned = no_bias && own_bias ? calloc(size, 1) : malloc(size);
     if (!room)
         return -1;
-    room += (at - place(room) + LINE) % LINE;
-    if (weight)
+    room += (at - place_in_line(room) + LINE) % LINE;
+    if (own_weight)
         w->weight = laid(w, room, job->weight, n);
-    room += weight * most / LINE * LINE;
-    if (bias)
-        w->bias = none ? room : laid(w, room, job->bias, n);
+    room += own_weight * slot;
+    if (own_bias)
+        w->bias = no_bias ? room : laid(w, room, job->bias, n);
     return 0;
 }
 

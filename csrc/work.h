@@ -203,7 +203,7 @@ int weights_open(Work *);
 
 /* A packed piece: at most BLOCK elements of the arithmetic type, in shape order. */
 typedef union {
-    _Alignas(64) float f32[BLOCK];
+    _Alignas(LINE) float f32[BLOCK];
     double f64[BLOCK];
     uint32_t u32[BLOCK];
     uint64_t u64[BLOCK];
@@ -276,7 +276,7 @@ typedef struct {
     ptrdiff_t param;
     const Affine *s;
     const Scratch *kept; /* where x has just been made, one run each; NULL: where it lies */
-    _Alignas(64) double params[ROWS_OF_PARAMS * TILE]; /* of the arithmetic type */
+    _Alignas(LINE) double params[ROWS_OF_PARAMS * TILE]; /* of the arithmetic type */
     double fill[TILE]; /* hi, what excluded elements become; packed */
     Affine affine;
     Lines *lines;

@@ -82,6 +82,88 @@ def test_results_at_any_address(n, dtype, rng):
             assert_same_bits(results[level], expected)
 
 
+def beside(values, first):
+    """A copy that begins `first` elements after a line, and what is around it."""
+    room = np.full(values.size + 64, 7, values.dtype)
+    first += -room.ctypes.data % 64 // values.itemsize
+    array = room[first:first + values.size].reshape(values.shape)
+    array[...] = values
+    return array, (room[:first], room[first + values.size:])
+
+
+def all_at(places, compute, arrays, out):
+    """What compute(*arrays, out) leaves in out, and nowhere else, wherever in a line each begins;
+    None: out is the first of them."""
+    for place in places:
+        there = [beside(a, first)[0] for a, first in zip(arrays, place, strict=False)]
+        kept = [a.copy() for a in there]
+        to, around = (there[0], ()) if place[-1] is None else beside(out, place[-1])
+        compute(*there, to)
+        assert all((part == 7).all() for part in around)
+        for a, before in zip(there, kept, strict=True):
+            if a is not to:
+                assert_same_bits(a, before)
+        yield to
+
+
+PLACES = [(0, 0, 0, 0), (4, 4, 4, 4), (4, 1, 2, 4), (0, 3, 0, 5), (1, 0, 4, 0), (15, 8, 4, 15),
+          (5, 4, 0, None), (12, 12, 12, None)]
+
+
+@pytest.mark.parametrize("dtype", zoo.FLOATS)
+@pytest.mark.parametrize("rows, n", [(90, 100), (64, 128), (41, 208), (33, 257), (9, 1024),
+                                     (3, 4112), (70, 128 + 5)])
+def test_rows_wherever_each_array_begins(cpu, rows, n, dtype, rng):
+    """Vectors of y are of one line each, and so are those of weights, which are moved for that."""
+    x = (rng.normal(size=(rows, n)) + 1).astype(dtype)
+    weight, bias = rng.normal(size=(2, n)).astype(dtype)
+    strided = zoo.strided(x)
+    for parameters in ((weight, bias), (weight, None), (None, bias), (None, None)):
+        expected = normc.layer_norm(strided, n, *parameters, activation="relu")
+        given = [p for p in parameters if p is not None]
+
+        def relued(x, *rest):
+            *ps, to = rest
+            ps = iter(ps)
+            w, b = (None if p is None else next(ps) for p in parameters)
+            normc.layer_norm(x, n, w, b, activation="relu", out=to)
+
+        places = [(p[0], *p[1:1 + len(given)], p[-1]) for p in PLACES]
+        for result in all_at(places, relued, [x, *given], x):
+            assert_same_bits(result, expected)
+    expected = normc.rms_norm(strided, n, weight)
+    for result in all_at([(p[0], p[1], p[-1]) for p in PLACES],
+                         lambda x, w, to: normc.rms_norm(x, n, w, out=to), [x, weight], x):
+        assert_same_bits(result, expected)
+
+
+@pytest.mark.parametrize("dtype", zoo.DTYPES)
+@pytest.mark.parametrize("columns", [1, 3, 7, 16, 49, 64, 100, 120, 512, 520])
+def test_columns_wherever_each_array_begins(cpu, columns, dtype, rng):
+    """Rows without a gap are applied from the first line on."""
+    for rows in (5, 16, 67):
+        x, grad = rng.normal(size=(2, rows, columns)).astype(dtype) + dtype(1)
+        weight, bias, mean, var = np.abs(rng.normal(size=(4, columns))).astype(np.float32) + 0.5
+        strided = zoo.strided(x)
+        trained = normc.batch_norm(strided, weight=weight, bias=bias, training=True)
+        evaluated = normc.batch_norm(strided, mean, var, weight, bias, activation="relu")
+        back = normc.batch_norm_backward(zoo.strided(grad), strided, weight=weight)
+
+        def train(x, w, b, to):
+            normc.batch_norm(x, weight=w, bias=b, training=True, out=to)
+
+        def evaluate(x, w, b, to):
+            normc.batch_norm(x, mean, var, w, b, activation="relu", out=to)
+
+        for result in all_at(PLACES, train, [x, weight, bias], x):
+            assert_same_bits(result, trained)
+        for result in all_at(PLACES, evaluate, [x, weight, bias], x):
+            assert_same_bits(result, evaluated)
+        for first, second, *_ in PLACES:
+            there = beside(grad, first)[0], beside(x, second)[0]
+            assert_all_same(normc.batch_norm_backward(*there, weight=weight), back)
+
+
 @pytest.mark.parametrize("n", [67, 80, 1009])
 def test_a_streamed_gradient_that_is_made_again(n, rng):
     """One run of a group overflows in float; the ends of the others must not come after the group's
