@@ -53,8 +53,8 @@ static int lines_up(const Work *w, ptrdiff_t bytes)
     const Loop *row = across(p);
     const int rows = p->form == ROWS && !p->pack && p->runs == 1 && w->t->dtype >= F32;
     const int alike = row->step[Y] % LINE == 0 && row->step[PARAM] == 0;
-    return rows && alike && w->t->y && !w->t->g && bytes <= SHORT && p->n >= LINED &&
-           p->groups >= FEW && p->groups * p->n >= MANY;
+    return rows && alike && w->t->y && bytes <= SHORT && p->n >= LINED && p->groups >= FEW &&
+           p->groups * p->n >= MANY;
 }
 
 /* n values at `to`; NULL: ones. */
@@ -77,7 +77,8 @@ static int pair(Work *w)
     const int lined = lines_up(w, bytes), no_bias = !job->bias && !w->t->g;
     const ptrdiff_t at = lined ? place_in_line(w->t->y) : 0;
     const int own_weight = !job->weight || (lined && place_in_line(job->weight) != at);
-    const int own_bias = no_bias ? bytes > SHORT : lined && place_in_line(job->bias) != at;
+    const int moves = lined && job->bias && place_in_line(job->bias) != at;
+    const int own_bias = no_bias ? bytes > SHORT : moves;
     if (no_bias)
         w->bias = zeros + at;
     if (!own_weight && !own_bias)
