@@ -1,5 +1,6 @@
 """One case: its check, its contenders, their times."""
 
+import random
 import statistics
 import time
 from contextlib import nullcontext
@@ -46,18 +47,22 @@ def seconds(call, repeats):
 
 
 def compete(calls, budget, pause=0, within={}):
-    """name -> seconds of each round. Rounds take turns, so that all share the machine's moods; who
-    takes most of the time is left out after a few rounds, for the others to have more. Before each
-    there is a pause, for threads that wait for another call of theirs to fall asleep, and then some
-    calls that are not timed. within: name -> what makes the context of a round."""
+    """name -> seconds of each round. Rounds take turns, so that all share the machine's moods, in
+    random order, so that nobody always follows the same one, whose data are in the caches and whose
+    threads may still be busy; who takes most of the time is left out after a few rounds, for the
+    others to have more. Before each there is a pause, for threads that wait for another call of
+    theirs to fall asleep, and then some calls that are not timed. within: name -> what makes the
+    context of a round."""
     once = {name: seconds(call, 2) for name, call in calls.items()}
     stretch = 1e-3 if pause else 2e-4
     repeats = {name: max(1, int(stretch / max(t, 1e-9))) for name, t in once.items()}
     times = {name: [] for name in calls}
     spent, least = dict.fromkeys(calls, 0.0), 5
-    end = time.perf_counter() + budget
+    end, order, draw_order = time.perf_counter() + budget, list(calls), random.Random(0).shuffle
     while time.perf_counter() < end or min(map(len, times.values())) < least:
-        for name, call in calls.items():
+        draw_order(order)
+        for name in order:
+            call = calls[name]
             if len(times[name]) < least or spent[name] <= budget / 4:
                 with within.get(name, nullcontext)():
                     if pause:
