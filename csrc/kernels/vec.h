@@ -165,7 +165,7 @@ enum { STREAM_MIN = 64 }; /* elements of a run whose lines are worth it */
 /* How a run is stored: by vectors from its start on, from where each is of one line, or by lines
  * that pass the caches by. */
 enum { ANYHOW, ALIGNED, STREAMED };
-enum { NEXT = 1024 }; /* bytes from what is stored to what is asked for */
+enum { SOON = 1024 }; /* bytes to what will be read or stored soon */
 /* Bytes from p to the next cache line. */
 INLINE ptrdiff_t to_line(const void *p)
 {
