@@ -140,12 +140,13 @@ def test_rows_wherever_each_array_begins(cpu, rows, n, dtype, rng):
 @pytest.mark.parametrize("dtype", zoo.FLOATS)
 @pytest.mark.parametrize("rows, n", [(30, 100), (16, 128), (21, 208), (13, 257), (9, 1024)])
 def test_gradients_of_rows_wherever_each_array_begins(cpu, rows, n, dtype, rng):
-    """Vectors of dx are of one line each, too; malloc places it, at each sixteenth byte some time."""
+    """Vectors of dx are of one line each, too; malloc places it, now here, now there."""
     x, grad = rng.normal(size=(2, rows, n)).astype(dtype) + dtype(1)
     weight = rng.normal(size=n).astype(dtype)
     planes = {"weight": weight[:rows]}
     expected = normc.layer_norm_backward(zoo.strided(grad), zoo.strided(x), n, weight)
-    of_planes = normc.group_norm_backward(zoo.strided(grad[None]), zoo.strided(x[None]), 1, **planes)
+    of_planes = normc.group_norm_backward(zoo.strided(grad)[None], zoo.strided(x)[None], 1,
+                                          **planes)
     kept, begins = [], set()
     for place in 2 * PLACES:
         there = [beside(a, first)[0] for a, first in zip((grad, x, weight), place, strict=False)]

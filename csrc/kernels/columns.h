@@ -18,6 +18,12 @@ INLINE ptrdiff_t rows_ahead(ptrdiff_t step, ptrdiff_t bytes)
     enum { AHEAD = 8192 };
     return (AHEAD / bytes + rows_at_once(bytes)) * step;
 }
+/* Bytes to what is stored soon. Long rows stand in few sets of the first cache. */
+INLINE ptrdiff_t rows_soon(ptrdiff_t step)
+{
+    enum { ROWS = 8 };
+    return step <= SOON ? ROWS * step : 0;
+}
 INLINE void ask_row(const void *row, ptrdiff_t ahead, ptrdiff_t bytes)
 {
     for (ptrdiff_t i = 0; i < bytes; i += LINE)
