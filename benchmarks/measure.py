@@ -49,7 +49,7 @@ def seconds(call, repeats):
 def compete(calls, budget, pause=0, within={}):
     """name -> seconds of each round. Rounds take turns, so that all share the machine's moods, in
     random order, so that nobody always follows the same one, whose data are in the caches and whose
-    threads may still be busy; who takes most of the time is left out after a few rounds, for the
+    threads may still be busy, nor itself; who takes most of the time is left out after a few rounds, for the
     others to have more. Before each there is a pause, for threads that wait for another call of
     theirs to fall asleep, and then some calls that are not timed. within: name -> what makes the
     context of a round."""
@@ -58,9 +58,13 @@ def compete(calls, budget, pause=0, within={}):
     repeats = {name: max(1, int(stretch / max(t, 1e-9))) for name, t in once.items()}
     times = {name: [] for name in calls}
     spent, least = dict.fromkeys(calls, 0.0), 5
-    end, order, draw_order = time.perf_counter() + budget, list(calls), random.Random(0).shuffle
+    order, last, shuffle = list(calls), None, random.Random(0).shuffle
+    end = time.perf_counter() + budget
     while time.perf_counter() < end or min(map(len, times.values())) < least:
-        draw_order(order)
+        shuffle(order)
+        if order[0] == last:
+            order.reverse()
+        last = order[-1]
         for name in order:
             call = calls[name]
             if len(times[name]) < least or spent[name] <= budget / 4:

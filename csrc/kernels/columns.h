@@ -21,8 +21,8 @@ INLINE ptrdiff_t rows_ahead(ptrdiff_t step, ptrdiff_t bytes)
 /* Bytes to what is stored soon. Long rows stand in few sets of the first cache. */
 INLINE ptrdiff_t rows_soon(ptrdiff_t step)
 {
-    enum { ROWS = 8 };
-    return step <= SOON ? ROWS * step : 0;
+    enum { LATER = 8 };
+    return step <= SOON && -step <= SOON ? LATER * step : 0;
 }
 INLINE void ask_row(const void *row, ptrdiff_t ahead, ptrdiff_t bytes)
 {

@@ -166,6 +166,10 @@ enum { STREAM_MIN = 64 }; /* elements of a run whose lines are worth it */
  * that pass the caches by. */
 enum { ANYHOW, ALIGNED, STREAMED };
 enum { SOON = 1024 }; /* bytes to what will be read or stored soon */
+INLINE int stored_as(int stream, ptrdiff_t n)
+{
+    return stream && n >= STREAM_MIN ? STREAMED : n >= LINED ? ALIGNED : ANYHOW;
+}
 /* Bytes from p to the next cache line. */
 INLINE ptrdiff_t to_line(const void *p)
 {
