@@ -49,10 +49,10 @@ def seconds(call, repeats):
 def compete(calls, budget, pause=0, within={}):
     """name -> seconds of each round. Rounds take turns, so that all share the machine's moods, in
     random order, so that nobody always follows the same one, whose data are in the caches and whose
-    threads may still be busy, nor itself; who takes most of the time is left out after a few rounds, for the
-    others to have more. Before each there is a pause, for threads that wait for another call of
-    theirs to fall asleep, and then some calls that are not timed. within: name -> what makes the
-    context of a round."""
+    threads may still be busy, nor itself; who takes most of the time is left out after a few
+    rounds, for the others to have more. Before each there is a pause, for threads that wait for
+    another call of theirs to fall asleep, and then some calls that are not timed. within: name ->
+    what makes the context of a round."""
     once = {name: seconds(call, 2) for name, call in calls.items()}
     stretch = 1e-3 if pause else 2e-4
     repeats = {name: max(1, int(stretch / max(t, 1e-9))) for name, t in once.items()}
