@@ -44,8 +44,8 @@ static ptrdiff_t place_in_line(const void *p)
     return (ptrdiff_t)((uintptr_t)p % LINE);
 }
 
-/* Vectors of y are of one line each (ALIGNED). Is it worth it that those of the
- * parameters are, too: that these have y's place in a line? */
+/* Vectors of y are of one line each (ALIGNED). Is it worth it that those of the parameters are,
+ * too: that these have y's place in a line? */
 static int lines_up(const Work *w, ptrdiff_t bytes)
 {
     enum { FEW = 8, MANY = 1 << 13 };

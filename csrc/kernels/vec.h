@@ -175,6 +175,11 @@ INLINE ptrdiff_t to_line(const void *p)
 {
     return (ptrdiff_t)(-(uintptr_t)p % LINE);
 }
+/* Bytes before the first vector of a run. */
+INLINE ptrdiff_t head_of(int stored, const void *y)
+{
+    return stored == STREAMED ? to_line(y) : stored == ALIGNED ? to_line(y) % VB : 0;
+}
 INLINE void stream_line(char *to, const char *from)
 {
     UNROLL
