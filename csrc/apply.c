@@ -103,7 +103,7 @@ void applied_rows(const Work *w, Applying *a, ptrdiff_t run, ptrdiff_t i, int ba
 }
 
 /* Elements i .. i + n - 1 of some runs from `run` on, or back. Of x that was taken, the
- * next item is asked for, where items stay near and nothing else has asked for it. */
+ * next item is asked for, where there is one, items stay near and nothing else has asked for it. */
 static void walk_rows(const Work *w, Applying *a, ptrdiff_t run, ptrdiff_t runs, ptrdiff_t i,
                       ptrdiff_t n, int back, char *wide)
 {
@@ -112,7 +112,8 @@ static void walk_rows(const Work *w, Applying *a, ptrdiff_t run, ptrdiff_t runs,
     Applied rows;
     const ptrdiff_t g_run = w->plan->run[0].step[G], size = itemsize(w->t->dtype);
     applied_rows(w, a, run, i, back, &rows);
-    rows.x.ahead = w->walked || !w->near || w->stream ? 0 : row->step[X] * a->count;
+    const int asks = !w->walked && !w->piped && w->near && !w->stream;
+    rows.x.ahead = asks && !are_last(w->plan, X, a->at, a->count) ? row->step[X] * a->count : 0;
     if (!w->t->g) {
         w->walk->sweep_rows(&rows, &none, n, runs);
         return;

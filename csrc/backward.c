@@ -2,13 +2,12 @@
  *
  * Where a weight is one for a group, or one of its parts, their dots are all that its own gradient
  * needs; they are kept, and summed group by group at the end. Where weights run along the elements,
- * each is summed over groups in passing: in at most CHUNKS chunks of groups, joined in order. */
+ * each is summed over groups in passing: in chunks of groups, joined in order. */
 #include "backward.h"
 #include "cpu.h"
 #include "plans.h"
 #include <stdlib.h>
 
-enum { CHUNKS = 16, CHUNK_MIN = 64 };
 enum { EACH = LINE / sizeof(double) };
 
 /* As the forward folded them: groups, parts together. */
@@ -84,14 +83,16 @@ static void back_items(void *context, Share *share)
 static void back_chunk(const Drive *d, ptrdiff_t chunk, Lines *lines)
 {
     const Plan *p = d->w->plan;
-    const ptrdiff_t first = chunk * d->chunk, row = across(p)->n;
-    const ptrdiff_t last = p->groups - first < d->chunk ? p->groups : first + d->chunk;
+    const ptrdiff_t most = d->w->chunk, first = chunk * most, row = across(p)->n;
+    const ptrdiff_t last = p->groups - first < most ? p->groups : first + most;
+    double *sums = d->sums + chunk * d->words * d->pitch;
+    memset(sums, 0, (size_t)(d->words * d->pitch) * sizeof *sums);
     for (ptrdiff_t g = first, count; g < last; g += count) {
         const ptrdiff_t left = last - g < row - g % row ? last - g : row - g % row;
         ptrdiff_t at[STEPS] = {0};
         locate(p->kept, p->nkept, g, at);
         count = left < d->w->batch ? left : d->w->batch;
-        back(d, at, count, d->sums + chunk * d->words * d->pitch, lines);
+        back(d, at, count, sums, lines);
     }
 }
 
@@ -161,6 +162,7 @@ static void sum_chunks(const Drive *d, ptrdiff_t chunks, Gradient *job)
 {
     const ptrdiff_t n = 2 * d->pitch;
     double *hi = d->sums + chunks * d->words * d->pitch, *lo = hi + n;
+    memset(hi, 0, (size_t)(2 * n) * sizeof *hi);
     for (ptrdiff_t i = 0; i < chunks * d->words / 2; i++)
         d->w->kernels->join_rows(hi, lo, d->sums + i * n, n);
     for (ptrdiff_t i = 0; i < d->params; i++) {
@@ -174,18 +176,14 @@ static void sum_chunks(const Drive *d, ptrdiff_t chunks, Gradient *job)
 /* Elements of one weight each, group after group. */
 static int by_chunk(Drive *d, Work *w, Gradient *job)
 {
-    const ptrdiff_t groups = d->w->plan->groups, even = (groups + CHUNKS - 1) / CHUNKS;
-    d->chunk = even < CHUNK_MIN ? CHUNK_MIN : even;
-    const ptrdiff_t chunks = (groups + d->chunk - 1) / d->chunk;
+    const ptrdiff_t chunks = chunks_of(w);
     d->words = d->w->t->dtype == F64 ? 4 : 2;
     d->pitch = (d->params + EACH - 1) / EACH * EACH;
-    if (share_insides(w, chunks) < 0)
-        return -1;
     const size_t size = (size_t)((1 + chunks * d->words + 4) * d->pitch) * sizeof *d->sums;
     double *rows = aligned_alloc(LINE, size);
     if (!rows)
         return -1;
-    memset(rows, 0, size);
+    memset(rows, 0, (size_t)d->pitch * sizeof *rows);
     for (ptrdiff_t i = 0; i < d->params; i++)
         rows[i] = get(w, w->weight, i);
     w->wide = rows;

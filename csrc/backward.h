@@ -10,7 +10,7 @@ typedef struct {
     int by;
     Dot *dots;    /* by STAT of each part; NULL: not kept */
     double *sums; /* `words` rows of `pitch` for each chunk of groups, and 4 for all; NULL: none */
-    ptrdiff_t params, pitch, words, chunk;
+    ptrdiff_t params, pitch, words;
     int quick; /* back_quick() may do */
 } Drive;
 

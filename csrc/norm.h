@@ -25,11 +25,6 @@ typedef struct {
     double mean[3], var[3];
 } Logits;
 
-/* What small calls leave for the next of the same layout (plans.h). */
-typedef struct Plans Plans;
-Plans *plans_new(void); /* NULL: out of memory */
-void plans_free(Plans *);
-
 typedef struct {
     NormKind kind;
     Tensors t;
@@ -48,7 +43,6 @@ typedef struct {
     int correction;  /* of ChannelStat.var; SWITCHABLE: of the instance variance, and so of all */
     Moment *moments; /* out: per group, C order of the kept axes as they stand in x; or NULL */
     ChannelStat *channels; /* out: per channel (BATCH, INSTANCE, SWITCHABLE); or NULL */
-    Plans *plans;          /* no other call has them meanwhile; or NULL */
 } Job;
 
 int norm_centred(NormKind);

@@ -151,6 +151,11 @@ void plan_make(Plan *p, int naxes, const Loop *axes, const char *shared, const T
     p->groups = extent(p->kept, p->nkept);
     p->runs = extent(p->run, p->nrun);
     p->n = extent(p->inner, p->ninner);
+    memset(p->end, 0, sizeof p->end);
+    if (p->groups) {
+        locate(p->kept, p->nkept, p->groups - 1, p->end);
+        locate(across(p), 1, 1, p->end);
+    }
     p->block = t->dtype == F64 ? BLOCK_F64 : BLOCK;
     const ptrdiff_t most = p->block / LANES, each = (p->n + LANES - 1) / LANES;
     p->per = p->runs > 1 && each && each < most ? most / each : 1;

@@ -1,17 +1,8 @@
 #include "plans.h"
 #include "cpu.h"
 #include <stdint.h>
-#include <stdlib.h>
 
-Plans *plans_new(void)
-{
-    return calloc(1, sizeof(Plans));
-}
-
-void plans_free(Plans *plans)
-{
-    free(plans);
-}
+static _Thread_local Slot slots[SLOTS];
 
 /* Which operands there are and what they are of, a bit or two each; the kernels are x's. */
 static ptrdiff_t operands_of(const Job *job)
@@ -35,11 +26,10 @@ static ptrdiff_t axes_named(const Job *job)
     return bits;
 }
 
-/* Beyond SMALL, planning is little; less than a third of the caches never passes them by. */
+/* Less than a third of the caches never passes them by. */
 static int fits(ptrdiff_t bytes)
 {
-    enum { SMALL = 1 << 15 };
-    return bytes > 0 && bytes <= SMALL && 3 * bytes <= cpu_stream_bytes();
+    return bytes > 0 && 3 * bytes <= cpu_stream_bytes();
 }
 
 /* Is it a slot's? Axis by axis, and no vectors: they would be prepared for a few words. */
@@ -54,20 +44,20 @@ static int same_axes(const Slot *slot, const Tensors *t)
 }
 
 /* By what is most often different of layouts. */
-static Slot *slot_of(Plans *plans, const Layout *all, const Tensors *t, ptrdiff_t bytes)
+static Slot *slot_of(const Layout *all, const Tensors *t, ptrdiff_t bytes)
 {
     const uint64_t first = t->ndim ? (uint64_t)(t->shape[0] + t->xstep[0]) : 0;
     const uint64_t last = t->ndim ? (uint64_t)t->shape[t->ndim - 1] : 0;
     const uint64_t rest = (uint64_t)bytes << 40 ^ (uint64_t)t->ndim << 60;
     const uint64_t hash = (uint64_t)all->operands ^ first << 20 ^ last << 30 ^ rest;
-    return &plans->slot[hash * 0x9e3779b97f4a7c15u >> (64 - SLOT_BITS)];
+    return &slots[hash * 0x9e3779b97f4a7c15u >> (64 - SLOT_BITS)];
 }
 
 Slot *plans_slot(const Job *job)
 {
     const Tensors *t = &job->t;
     ptrdiff_t bytes = itemsize(t->dtype);
-    if (!job->plans || job->sum || t->ndim > AXES) /* a sum's terms are not looked at */
+    if (job->sum || t->ndim > AXES) /* a sum's terms are not looked at */
         return NULL;
     for (int i = 0; i < t->ndim; i++)
         bytes *= t->shape[i];
@@ -75,7 +65,7 @@ Slot *plans_slot(const Job *job)
         return NULL;
     const Layout all = {operands_of(job), axes_named(job), job->num_groups, t->ndim,
                         kernels(t->dtype)};
-    Slot *slot = slot_of(job->plans, &all, t, bytes);
+    Slot *slot = slot_of(&all, t, bytes);
     const Layout *had = &slot->layout;
     if (slot->known && had->operands == all.operands && had->axes == all.axes &&
         had->num_groups == all.num_groups && had->ndim == all.ndim && had->kernels == all.kernels &&

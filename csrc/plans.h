@@ -1,9 +1,9 @@
-/* From a job to its work. Small calls of the same layouts follow each other: what was laid out for
- * the last of them is kept.
+/* From a job to its work. Calls of the same layouts follow each other: each thread keeps what was
+ * laid out for its last. Planning is a fifth of a small call; of one that threads share, what was not
+ * written anew is still in their caches.
  *
  * A layout is all of a job that its plan and items depend on: shape, steps, types, which operands
- * there are and how they are aligned, the table of kernels; never an address or a value. Whoever
- * lends a job its Plans sees to it that no other call has them meanwhile. */
+ * there are and how they are aligned, the table of kernels; never an address or a value. */
 #ifndef NORMC_PLANS_H
 #define NORMC_PLANS_H
 #include "work.h"
@@ -18,17 +18,14 @@ int parted(const Job *);
 /* Its row of the table. */
 int norm_split(NormKind);
 int norm_blended(NormKind);
-/* work.c: a job's plan and operands, which are the caller's own or those that job->plans keeps, and
- * what work_close() frees; NULL: out of memory. Without elements there is no more than the plan. */
+/* work.c: a job's plan and operands, which are the caller's own or kept, and what work_close()
+ * frees; NULL: out of memory. Without elements there is no more than the plan. */
 typedef struct {
     Work work;
     Plan plan;
 } Planned;
 Work *work_open(Planned *own, const Job *);
 void work_close(Work *);
-/* So many items for w->threads: if they cannot be dealt evenly, their insides are. -1: out of
- * memory. */
-int share_insides(Work *, ptrdiff_t items);
 
 /* Slots; axes of a layout at most. */
 enum { SLOT_BITS = 4, SLOTS = 1 << SLOT_BITS, AXES = 8 };
@@ -46,10 +43,6 @@ typedef struct {
     Axis axes[AXES];
     Planned planned;
 } Slot;
-struct Plans {
-    Slot slot[SLOTS];
-};
-
 /* Where the job's layout is kept, or is to be; NULL: nowhere. */
 Slot *plans_slot(const Job *);
 #endif

@@ -10,15 +10,17 @@ static const double *weights(const Work *w, ptrdiff_t param)
 }
 
 /* Bytes from x to what is asked for while rows are taken. Of those that are applied at once the
- * lines of y, for then the next are asked for; where lines pass the caches by, these. */
+ * lines of y, for then the next are asked for; where lines pass the caches by, these. Of rows of one
+ * run nothing beyond the array. */
 static ptrdiff_t asked_for(const Work *w, const Piece *c, const Walk *x)
 {
     const Tensors *t = w->t;
     const Loop *row = across(w->plan), *run = &w->plan->run[0];
+    const int last = w->plan->runs == 1 && are_last(w->plan, X, c->at, c->count);
     if (w->piped || w->blended || !t->y || t->g || !w->near)
-        return w->ahead;
+        return last && c->i + c->n == w->plan->n ? 0 : w->ahead;
     if (w->stream)
-        return c->count * x->step;
+        return last ? 0 : c->count * x->step;
     const int alike = row->step[X] == row->step[Y] && run->step[X] == run->step[Y];
     return alike ? (t->y + c->at[Y]) - (t->x + c->at[X]) : w->ahead;
 }
@@ -77,8 +79,9 @@ static OWN_FRAME void sum_rows(const Work *w, const Piece *c, const Summing *how
             move(w, GRAD, c, &gs, NULL, NULL);
     } else if (by) { /* the next item, or the next run */
         g.at += c->at[G] + c->run * run->step[G] + c->i * size;
-        x.ahead = w->near ? x.step * c->count : x.run;
-        g.ahead = w->near ? g.step * c->count : g.run;
+        const int last = are_last(p, X, c->at, c->count);
+        x.ahead = !w->near ? x.run : last ? 0 : x.step * c->count;
+        g.ahead = !w->near ? g.run : last ? 0 : g.step * c->count;
     }
     if (by)
         w->walk->dots_rows(&x, &g, c->count, c->n, c->runs, &by->about, weights(w, param),

@@ -45,7 +45,8 @@ static ptrdiff_t place_in_line(const void *p)
 }
 
 /* Vectors of y are of one line each (ALIGNED). Is it worth it that those of the parameters are,
- * too: that these have y's place in a line? */
+ * too: that these have y's place in a line? Other threads would fetch what was moved from this
+ * one's cache, and this one, in the next call, its lines from theirs. */
 static int lines_up(const Work *w, ptrdiff_t bytes)
 {
     enum { FEW = 8, MANY = 1 << 13 };
@@ -53,8 +54,8 @@ static int lines_up(const Work *w, ptrdiff_t bytes)
     const Loop *row = across(p);
     const int rows = p->form == ROWS && !p->pack && p->runs == 1 && w->t->dtype >= F32;
     const int alike = row->step[Y] % LINE == 0 && row->step[PARAM] == 0;
-    return rows && alike && w->t->y && bytes <= SHORT && p->n >= LINED && p->groups >= FEW &&
-           p->groups * p->n >= MANY;
+    return rows && alike && w->threads == 1 && w->t->y && bytes <= SHORT && p->n >= LINED &&
+           p->groups >= FEW && p->groups * p->n >= MANY;
 }
 
 /* n values at `to`; NULL: ones. */

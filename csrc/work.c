@@ -124,7 +124,17 @@ static int goes_past(const Work *w, const Plan *p)
            w->batch * row <= (ptrdiff_t)sizeof(Scratch);
 }
 
-int share_insides(Work *w, ptrdiff_t items)
+/* At most CHUNKS, for each has sums of its own. */
+static ptrdiff_t chunk_of(ptrdiff_t groups)
+{
+    enum { CHUNKS = 16, CHUNK_MIN = 64 };
+    const ptrdiff_t even = (groups + CHUNKS - 1) / CHUNKS;
+    return even < CHUNK_MIN ? CHUNK_MIN : even;
+}
+
+/* So many items for w->threads: if they cannot be dealt evenly, their insides are. -1: out of
+ * memory. */
+static int share_insides(Work *w, ptrdiff_t items)
 {
     enum { TABLE = 1 << 16 }; /* bytes of sums at a time */
     if (w->threads == 1)
@@ -217,7 +227,8 @@ static int lay_out(Planned *to, const Job *job)
     make_items(w, batch_of(w, plan));
     w->kept = keeps(w, plan);
     w->near = is_near(w, plan);
-    if ((!job->t.g || !w->vector) && share_insides(w, w->items) < 0)
+    w->chunk = chunk_of(plan->groups);
+    if (share_insides(w, job->t.g && w->vector ? chunks_of(w) : w->items) < 0)
         return -1;
     w->piped = w->piped && w->inside == 1;
     w->kept = w->kept && w->inside == 1;
@@ -228,19 +239,19 @@ static int lay_out(Planned *to, const Job *job)
     return 0;
 }
 
-/* What is kept is of one thread. */
+/* What is kept has nothing of its own to be freed. */
 Work *work_open(Planned *own, const Job *job)
 {
     Slot *slot = plans_slot(job);
     Planned *p = slot ? &slot->planned : own;
     Work *w = &p->work;
-    if (!(slot && slot->known && threads_for(w->bytes, w->each) == 1)) {
+    if (!(slot && slot->known && threads_for(w->bytes, w->each) == w->threads)) {
         if (slot)
             slot->known = 0; /* whatever becomes of it */
         if (lay_out(p, job) < 0)
             return NULL;
         if (slot)
-            slot->known = w->threads == 1 && w->inside == 1;
+            slot->known = w->inside == 1;
     }
     w->t = &job->t;
     w->job = job;

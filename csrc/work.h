@@ -56,6 +56,8 @@ typedef struct {
     int past;               /* ... in scratch, and past the caches where it belongs */
     int summed;             /* it is made while they are taken */
     ptrdiff_t items, tiles; /* tiles: items along the innermost kept loop */
+    ptrdiff_t chunk;        /* groups that add to the same sums, of a gradient with weights along
+                             * the elements: its items are chunks of so many */
     /* by so much the first of them is shorter, for the others to begin with a line of y */
     ptrdiff_t lead;
     Blocks blocks[2];          /* of sums; of dots, with weights along the elements */
@@ -152,6 +154,11 @@ static inline double total(Two t)
  * common: fewer, where that is more even. */
 void make_items(Work *, ptrdiff_t batch);
 void make_narrow_items(Work *, ptrdiff_t batch);
+
+static inline ptrdiff_t chunks_of(const Work *w)
+{
+    return (w->plan->groups + w->chunk - 1) / w->chunk;
+}
 
 /* The place of an item's first group; how many there are. */
 static inline ptrdiff_t item_groups(const Work *w, ptrdiff_t item, ptrdiff_t at[STEPS])

@@ -81,14 +81,9 @@ static inline npy_intp size_of(PyArrayObject *array)
 /* Below this many bytes, dropping the GIL costs more than it gives. */
 enum { GIL_BYTES = 32768 };
 
-static inline int keeps_gil(const Operands *o)
-{
-    return o->nbytes <= GIL_BYTES;
-}
-
 static inline PyThreadState *release_gil(const Operands *o)
 {
-    return keeps_gil(o) ? NULL : PyEval_SaveThread();
+    return o->nbytes > GIL_BYTES ? PyEval_SaveThread() : NULL;
 }
 
 static inline void restore_gil(PyThreadState *thread)

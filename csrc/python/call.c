@@ -141,7 +141,6 @@ int job_place(Call *c)
         return -1;
     c->job.t = c->o.t;
     c->job.sum = c->o.residual ? &c->o.terms : NULL;
-    c->job.plans = keeps_gil(&c->o) ? c->o.state->plans : NULL;
     const npy_intp n = norm_parameters(&c->job);
     if (parameter_place(&c->o, "weight", n, &c->arrays[WEIGHT], &c->job.weight) < 0 ||
         parameter_place(&c->o, "bias", n, &c->arrays[BIAS], &c->job.bias) < 0)

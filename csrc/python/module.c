@@ -247,8 +247,6 @@ static int module_exec(PyObject *module)
     if (PyInterpreterState_Get() != PyInterpreterState_Main())
         return refuse(PyExc_ImportError, "normc does not support subinterpreters");
     State *state = PyModule_GetState(module);
-    if ((state->plans = plans_new()) == NULL)
-        return refuse(PyExc_MemoryError, "no memory for plans");
     if (PyArray_ImportNumPyAPI() < 0 || blocks_init() < 0 || import_all(state) < 0 ||
         PyModule_AddStringConstant(module, "__version__", NORMC_VERSION) < 0 ||
         PyModule_AddIntConstant(module, "_MAX_THREADS", MAX_THREADS) < 0 ||
@@ -281,9 +279,7 @@ static int module_clear(PyObject *module)
 
 static void module_free(void *module)
 {
-    State *state = PyModule_GetState(module);
     module_clear(module);
-    plans_free(state->plans);
 }
 
 static PyModuleDef_Slot slots[] = {

@@ -64,7 +64,6 @@ enum {
 typedef struct {
     PyObject *imports[IMPORTS];
     Signature signatures[SIGNATURES];
-    Plans *plans; /* of calls that keep the GIL */
 } State;
 
 extern PyModuleDef normc_module;
