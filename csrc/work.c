@@ -24,9 +24,15 @@ static ptrdiff_t tile_of(const Plan *p)
     return few < TILE ? few : TILE;
 }
 
-/* Bytes that repay a thread; and where items have lines or sums in common, which costs more. A
- * norm's gradient takes twice as long as its bytes. */
-enum { EACH = 1 << 17, EACH_SPLIT = 7 << 16 };
+/* Bytes that repay a thread: of rows, of a gradient, and where lines or sums are in common, which
+ * costs more: of columns, of an item that threads share. A norm's gradient takes twice as long as its
+ * bytes. */
+enum { EACH = 1 << 17, EACH_BACK = 1 << 16, EACH_SPLIT = 7 << 16 };
+
+static int slowness(const Work *w)
+{
+    return w->split && w->t->g ? 2 : 1;
+}
 
 void make_items(Work *w, ptrdiff_t batch)
 {
@@ -41,9 +47,9 @@ void make_items(Work *w, ptrdiff_t batch)
     if (any && w->tiles > 1)
         w->batch = ((row + w->lead + w->tiles - 1) / w->tiles + LANES - 1) / LANES * LANES;
     w->items = w->plan->groups / row * w->tiles;
-    const int slow = w->split && w->t->g ? 2 : 1;
+    const int slow = slowness(w);
     w->bytes = slow * bytes * (1 + (w->t->y != NULL) + (w->t->g != NULL));
-    w->each = w->split ? slow * EACH_SPLIT : EACH;
+    w->each = slow * (!w->split ? EACH : w->t->g ? EACH_BACK : EACH_SPLIT);
     w->threads = threads_for(w->bytes, w->each);
     w->inside = 1;
 }
@@ -141,6 +147,10 @@ static int share_insides(Work *w, ptrdiff_t items)
         return 0;
     const ptrdiff_t rounds = (items - 1) / w->threads + 1;
     if (4 * items >= 3 * rounds * w->threads) /* three quarters of their time is used */
+        return 0;
+    if (w->split)
+        w->threads = threads_for(w->bytes, w->each = slowness(w) * EACH_SPLIT);
+    if (w->threads == 1)
         return 0;
     const ptrdiff_t most = w->batch < w->tile ? w->batch : w->tile;
     const ptrdiff_t all = w->blocks[w->t->g && w->plan->vector].spans; /* the most */
