@@ -10,8 +10,8 @@ static const double *weights(const Work *w, ptrdiff_t param)
 }
 
 /* Bytes from x to what is asked for while rows are taken. Of those that are applied at once the
- * lines of y, for then the next are asked for; where lines pass the caches by, these. Of rows of one
- * run nothing beyond the array. */
+ * lines of y, for then the next are asked for; where lines pass the caches by, these. Of rows of
+ * one run nothing beyond the array. */
 static ptrdiff_t asked_for(const Work *w, const Piece *c, const Walk *x)
 {
     const Tensors *t = w->t;

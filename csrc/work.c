@@ -25,8 +25,8 @@ static ptrdiff_t tile_of(const Plan *p)
 }
 
 /* Bytes that repay a thread: of rows, of a gradient, and where lines or sums are in common, which
- * costs more: of columns, of an item that threads share. A norm's gradient takes twice as long as its
- * bytes. */
+ * costs more: of columns, of an item that threads share. A norm's gradient takes twice as long as
+ * its bytes. */
 enum { EACH = 1 << 17, EACH_BACK = 1 << 16, EACH_SPLIT = 7 << 16 };
 
 static int slowness(const Work *w)
