@@ -113,7 +113,7 @@ static void walk_rows(const Work *w, Applying *a, ptrdiff_t run, ptrdiff_t runs,
     const ptrdiff_t g_run = w->plan->run[0].step[G], size = itemsize(w->t->dtype);
     applied_rows(w, a, run, i, back, &rows);
     const int asks = !w->walked && !w->piped && w->near && !w->stream;
-    rows.x.ahead = asks && !are_last(w->plan, X, a->at, a->count) ? row->step[X] * a->count : 0;
+    rows.x.ahead = asks && !are_last(w->plan, a->at, a->count) ? row->step[X] * a->count : 0;
     if (!w->t->g) {
         w->walk->sweep_rows(&rows, &none, n, runs);
         return;

@@ -31,7 +31,7 @@ typedef struct {
     int nkept, nrun, ninner; /* at least 1; loops of extent 1 stand only where there is no other */
     Loop kept[MAXLOOPS], run[MAXLOOPS], inner[MAXLOOPS];
     ptrdiff_t groups, runs, n;
-    ptrdiff_t end[STEPS]; /* where a group after the last would be */
+    ptrdiff_t end[STEPS]; /* the place of a group after the last */
     ptrdiff_t block, per; /* a block of sums: so many elements of a run, or runs; the first
                            * lane, in which every run starts, takes no more of either */
     int vector;           /* the parameters run along the elements of a run, one by one */
@@ -62,10 +62,10 @@ static inline const Loop *across(const Plan *p)
     return &p->kept[p->nkept - 1];
 }
 
-/* Is there no group after these, anywhere in the array? */
-static inline int are_last(const Plan *p, int array, const ptrdiff_t at[STEPS], ptrdiff_t count)
+/* Is there no group after these in x? */
+static inline int are_last(const Plan *p, const ptrdiff_t at[STEPS], ptrdiff_t count)
 {
-    return at[array] + count * across(p)->step[array] == p->end[array];
+    return at[X] + count * across(p)->step[X] == p->end[X];
 }
 
 /* Walks columns whatever is nearest, by kernels that know no halves: for what has no sums, and so

@@ -1,8 +1,29 @@
 #include "plans.h"
 #include "cpu.h"
+#include <pthread.h>
 #include <stdint.h>
+#include <stdlib.h>
 
-static _Thread_local Slot slots[SLOTS];
+static pthread_key_t key; /* of each thread's slots */
+static int keyed;
+
+/* When the library is loaded. */
+__attribute__((constructor)) static void make_key(void)
+{
+    keyed = pthread_key_create(&key, free) == 0;
+}
+
+/* This thread's; NULL: there is no memory for them. */
+static Slot *own_slots(void)
+{
+    Slot *own = keyed ? pthread_getspecific(key) : NULL;
+    if (own || !keyed || !(own = calloc(SLOTS, sizeof *own)))
+        return own;
+    if (pthread_setspecific(key, own) == 0)
+        return own;
+    free(own);
+    return NULL;
+}
 
 /* Which operands there are and what they are of, a bit or two each; the kernels are x's. */
 static ptrdiff_t operands_of(const Job *job)
@@ -44,7 +65,7 @@ static int same_axes(const Slot *slot, const Tensors *t)
 }
 
 /* By what is most often different of layouts. */
-static Slot *slot_of(const Layout *all, const Tensors *t, ptrdiff_t bytes)
+static Slot *slot_of(Slot *slots, const Layout *all, const Tensors *t, ptrdiff_t bytes)
 {
     const uint64_t first = t->ndim ? (uint64_t)(t->shape[0] + t->xstep[0]) : 0;
     const uint64_t last = t->ndim ? (uint64_t)t->shape[t->ndim - 1] : 0;
@@ -61,11 +82,12 @@ Slot *plans_slot(const Job *job)
         return NULL;
     for (int i = 0; i < t->ndim; i++)
         bytes *= t->shape[i];
-    if (!fits(bytes))
+    Slot *const slots = fits(bytes) ? own_slots() : NULL;
+    if (!slots)
         return NULL;
     const Layout all = {operands_of(job), axes_named(job), job->num_groups, t->ndim,
                         kernels(t->dtype)};
-    Slot *slot = slot_of(&all, t, bytes);
+    Slot *slot = slot_of(slots, &all, t, bytes);
     const Layout *had = &slot->layout;
     if (slot->known && had->operands == all.operands && had->axes == all.axes &&
         had->num_groups == all.num_groups && had->ndim == all.ndim && had->kernels == all.kernels &&

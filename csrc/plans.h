@@ -1,9 +1,10 @@
 /* From a job to its work. Calls of the same layouts follow each other: each thread keeps what was
- * laid out for its last. Planning is a fifth of a small call; of one that threads share, what was not
- * written anew is still in their caches.
+ * laid out for its last ones, but where threads share an item, which has memory of its own. To plan
+ * is a fifth of a small call; and what a call does not write again stays in other threads' caches.
  *
  * A layout is all of a job that its plan and items depend on: shape, steps, types, which operands
- * there are and how they are aligned, the table of kernels; never an address or a value. */
+ * there are and how they are aligned, the table of kernels; never an address or a value. How many
+ * threads there were is compared, too. */
 #ifndef NORMC_PLANS_H
 #define NORMC_PLANS_H
 #include "work.h"

@@ -9,20 +9,25 @@ static const double *weights(const Work *w, ptrdiff_t param)
     return w->vector ? w->wide + param : NULL;
 }
 
+/* Do rows end where the array does, and may another thread have what follows: y's first lines? */
+static int at_end(const Work *w, const Piece *c)
+{
+    return w->threads > 1 && w->plan->runs == 1 && are_last(w->plan, c->at, c->count);
+}
+
 /* Bytes from x to what is asked for while rows are taken. Of those that are applied at once the
- * lines of y, for then the next are asked for; where lines pass the caches by, these. Of rows of
- * one run nothing beyond the array. */
+ * lines of y, for then the next are asked for; where lines pass the caches by, these. */
 static ptrdiff_t asked_for(const Work *w, const Piece *c, const Walk *x)
 {
     const Tensors *t = w->t;
     const Loop *row = across(w->plan), *run = &w->plan->run[0];
-    const int last = w->plan->runs == 1 && are_last(w->plan, X, c->at, c->count);
+    const ptrdiff_t ahead = at_end(w, c) ? 0 : w->ahead;
     if (w->piped || w->blended || !t->y || t->g || !w->near)
-        return last && c->i + c->n == w->plan->n ? 0 : w->ahead;
+        return ahead;
     if (w->stream)
-        return last ? 0 : c->count * x->step;
+        return c->count * x->step;
     const int alike = row->step[X] == row->step[Y] && run->step[X] == run->step[Y];
-    return alike ? (t->y + c->at[Y]) - (t->x + c->at[X]) : w->ahead;
+    return alike ? (t->y + c->at[Y]) - (t->x + c->at[X]) : ahead;
 }
 
 /* A block of each group, x at its start, while other groups are applied: run by run where each run
@@ -79,7 +84,7 @@ static OWN_FRAME void sum_rows(const Work *w, const Piece *c, const Summing *how
             move(w, GRAD, c, &gs, NULL, NULL);
     } else if (by) { /* the next item, or the next run */
         g.at += c->at[G] + c->run * run->step[G] + c->i * size;
-        const int last = are_last(p, X, c->at, c->count);
+        const int last = at_end(w, c);
         x.ahead = !w->near ? x.run : last ? 0 : x.step * c->count;
         g.ahead = !w->near ? g.run : last ? 0 : g.step * c->count;
     }

@@ -395,13 +395,17 @@ void threads_from(ptrdiff_t bytes)
     atomic_store(&asked, bytes > 0 ? bytes : 0);
 }
 
+int threads_of(int most, ptrdiff_t bytes, ptrdiff_t each)
+{
+    const ptrdiff_t least = atomic_load_explicit(&asked, memory_order_relaxed);
+    const ptrdiff_t n = bytes / (least ? least : each);
+    return n < 1 ? 1 : n < most ? (int)n : most;
+}
+
 int threads_for(ptrdiff_t bytes, ptrdiff_t each)
 {
     const ptrdiff_t least = atomic_load_explicit(&asked, memory_order_relaxed);
-    const int most = own_limit ? own_limit : threads_limit();
-    each = least ? least : each;
-    timed = bytes / 2 >= each && most > 1;
-    if (!timed || (!least && !worth_waking(bytes)))
-        return 1;
-    return bytes / each < most ? (int)(bytes / each) : most;
+    const int most = own_limit ? own_limit : threads_limit(), n = threads_of(most, bytes, each);
+    timed = n > 1;
+    return n > 1 && (least || worth_waking(bytes)) ? n : 1;
 }

@@ -24,6 +24,8 @@ void parallel(int n, ptrdiff_t items, Worker *, void *context);
 /* How many threads repay being woken, for work that takes as long as so many bytes do to be read or
  * written; each: what repays one. */
 int threads_for(ptrdiff_t bytes, ptrdiff_t each);
+/* Of `most` that may take part, how many repay it. */
+int threads_of(int most, ptrdiff_t bytes, ptrdiff_t each);
 /* One for so many bytes, where a test asks for it (0: no longer). */
 void threads_from(ptrdiff_t bytes);
 

@@ -54,7 +54,8 @@ static int lines_up(const Work *w, ptrdiff_t bytes)
     const Loop *row = across(p);
     const int rows = p->form == ROWS && !p->pack && p->runs == 1 && w->t->dtype >= F32;
     const int alike = row->step[Y] % LINE == 0 && row->step[PARAM] == 0;
-    return rows && alike && w->threads == 1 && w->t->y && bytes <= SHORT && p->n >= LINED &&
+    const int alone = w->threads == 1 && w->inside == 1;
+    return rows && alike && alone && w->t->y && bytes <= SHORT && p->n >= LINED &&
            p->groups >= FEW && p->groups * p->n >= MANY;
 }
 

@@ -24,9 +24,9 @@ static ptrdiff_t tile_of(const Plan *p)
     return few < TILE ? few : TILE;
 }
 
-/* Bytes that repay a thread: of rows, of a gradient, and where lines or sums are in common, which
- * costs more: of columns, of an item that threads share. A norm's gradient takes twice as long as
- * its bytes. */
+/* Bytes that repay a thread: of rows, of a gradient, and, where lines or sums in common cost more,
+ * of the forward of columns and of an item that threads share. A norm's gradient takes twice as
+ * long as its bytes. */
 enum { EACH = 1 << 17, EACH_BACK = 1 << 16, EACH_SPLIT = 7 << 16 };
 
 static int slowness(const Work *w)
@@ -138,26 +138,28 @@ static ptrdiff_t chunk_of(ptrdiff_t groups)
     return even < CHUNK_MIN ? CHUNK_MIN : even;
 }
 
-/* So many items for w->threads: if they cannot be dealt evenly, their insides are. -1: out of
- * memory. */
+/* Is three quarters of the threads' time used? */
+static int evenly(ptrdiff_t items, int threads)
+{
+    const ptrdiff_t rounds = (items - 1) / threads + 1;
+    return 4 * items >= 3 * rounds * threads;
+}
+
+/* Items that cannot be dealt evenly come one by one, and threads share their insides, where that
+ * repays. -1: out of memory. */
 static int share_insides(Work *w, ptrdiff_t items)
 {
     enum { TABLE = 1 << 16 }; /* bytes of sums at a time */
-    if (w->threads == 1)
-        return 0;
-    const ptrdiff_t rounds = (items - 1) / w->threads + 1;
-    if (4 * items >= 3 * rounds * w->threads) /* three quarters of their time is used */
-        return 0;
-    if (w->split)
-        w->threads = threads_for(w->bytes, w->each = slowness(w) * EACH_SPLIT);
-    if (w->threads == 1)
+    const ptrdiff_t each = w->split ? slowness(w) * EACH_SPLIT : w->each;
+    const int inside = threads_of(w->threads, w->bytes, each);
+    if (evenly(items, w->threads) || evenly(items, inside))
         return 0;
     const ptrdiff_t most = w->batch < w->tile ? w->batch : w->tile;
     const ptrdiff_t all = w->blocks[w->t->g && w->plan->vector].spans; /* the most */
     const ptrdiff_t size = most * (ptrdiff_t)sizeof *w->spans, fit = (TABLE - 1) / size + 1;
     w->room = all < fit ? all : fit;
     w->spans = malloc((size_t)(w->room * size));
-    w->inside = w->threads;
+    w->inside = inside;
     w->threads = 1;
     return w->spans ? 0 : -1;
 }
@@ -249,7 +251,7 @@ static int lay_out(Planned *to, const Job *job)
     return 0;
 }
 
-/* What is kept has nothing of its own to be freed. */
+/* What is shared inside has memory of its own, and is not kept. */
 Work *work_open(Planned *own, const Job *job)
 {
     Slot *slot = plans_slot(job);

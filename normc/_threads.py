@@ -45,10 +45,11 @@ def get_num_threads():
 def set_num_threads(n):
     """Sets how many threads each call may share its work among; results are the same bits with any.
 
-    Calls of less than about 2 MB, or of less than 100 KB where they follow each other closely, use
-    one thread whatever is set. At first it is what ``NORMC_NUM_THREADS``, or else
-    ``OMP_NUM_THREADS``, says in the environment when normc is imported, or else as many as the
-    process may use: of its affinity mask and its control groups' quota (rounded up), the smaller.
+    Calls of less than about 2 MB, or, where they follow each other closely, of less than 130 KB
+    (gradients 50 KB), use one thread whatever is set. At first it is what ``NORMC_NUM_THREADS``,
+    or else ``OMP_NUM_THREADS``, says in the environment when normc is imported, or else as many as
+    the process may use: of its affinity mask and its control groups' quota (rounded up), the
+    smaller.
 
     Parameters
     ----------
