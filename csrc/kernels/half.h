@@ -73,7 +73,7 @@ INLINE vf widen_vector_bf16(vs h)
 
 /* Kernels walk halves as they lie. */
 #ifdef HALVES
-enum { HALVES_DIRECT = 1, DEALT_f16 = 0, DEALT_bf16 = 1 };
+enum { HALVES_DIRECT = 1, DEALT_f16 = 0, DEALT_bf16 = 1, DTYPE_f16 = F16, DTYPE_bf16 = BF16 };
 
 INLINE void widen_pair_bf16(vf v[2], const uint16_t *x)
 {
@@ -86,6 +86,11 @@ INLINE void widen_pair_bf16(vf v[2], const uint16_t *x)
 static __attribute__((noinline, cold)) vu pair_or_nan_bf16(vf v, vf w)
 {
     return nearest_or_nan_bf16(v) | nearest_or_nan_bf16(w) << 16;
+}
+INLINE void narrow_pair_f16(uint16_t *y, vf v, vf w)
+{
+    narrow_vector_f16(y, v);
+    narrow_vector_f16(y + FW, w);
 }
 INLINE void narrow_pair_bf16(uint16_t *y, vf v, vf w)
 {

@@ -69,14 +69,8 @@ INLINE void widen_pair_f16(vf v[2], const uint16_t *x)
     v[0] = widen_vector_f16(load_halves(x));
     v[1] = widen_vector_f16(load_halves(x + FW));
 }
-/* Converted on the way to memory: by way of a register it takes a shuffle more. */
 INLINE void narrow_vector_f16(uint16_t *y, vf v)
 {
     const vs h = (vs)_mm512_cvtps_ph((__m512)v, _MM_FROUND_TO_NEAREST_INT);
     memcpy(y, &h, sizeof h);
-}
-INLINE void narrow_pair_f16(uint16_t *y, vf v, vf w)
-{
-    narrow_vector_f16(y, v);
-    narrow_vector_f16(y + FW, w);
 }
